@@ -1,0 +1,110 @@
+"""What the core is told about its cluster and its own node. Frozen; a reload hands in a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agent.core.ids import NodeName, VipName
+
+MEMBERS_MAX = 128
+"""Spread's limit, and what a heartbeat can name in one 1,400-byte datagram with names of eight letters."""
+
+VIPS_MAX = 16_384
+"""A state exchange of so many VIPs is about 0.5 MB a member: 400 datagrams, below the sockets' 4 MiB buffers."""
+
+UNSTABLE_MAX = 32
+"""Decisions that may be undelivered somewhere: bounds the tail that a Join carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of a VIP, as this node puts it on an interface."""
+
+    interface: str
+    address: str
+    """IPv4 or IPv6 address in its canonical text form."""
+    prefix: int
+    """Prefix length put on the interface."""
+    network: str
+    """The directly attached network in CIDR form: only hosts inside it are told of a move by directed ARP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    """One unit that moves as a whole."""
+
+    name: VipName
+    addresses: tuple[Address, ...]
+    prefer: tuple[NodeName, ...] = ()
+    """Nodes that should hold it, best first."""
+    nodes: tuple[NodeName, ...] = ()
+    """The only nodes that may hold it; empty: any."""
+
+
+class PartitionPolicy(StrEnum):
+    COMPONENT = "component"
+    QUORUM = "quorum"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """All in seconds."""
+
+    heartbeat: float = 0.1
+    failure_timeout: float = 0.4
+    mature: float = 5.0
+    balance_interval: float = 4.0
+    announce_repeat: float = 1.1
+    """Second announcement: Linux ignores a neighbour's change within 1 s of the last (locktime)."""
+    announce_refresh: float = 60.0
+
+    @property
+    def late(self) -> float:
+        """Silence after which a peer is doubted: enough to believe another member's suspicion of it (R4)."""
+        return 1.5 * self.heartbeat
+
+    @property
+    def join_resend(self) -> float:
+        """Pause between repetitions of a Join."""
+        return min(0.02, max(0.003, self.heartbeat / 5))
+
+    @property
+    def join_timeout(self) -> float:
+        """How long a coordinator waits for those who have not joined (R5)."""
+        return max(0.02, self.failure_timeout / 4)
+
+    @property
+    def patience(self) -> float:
+        """How long a member waits for an Install before it raises the epoch; doubled on each failure (R12)."""
+        return 2.0 * self.join_timeout
+
+    @property
+    def patience_max(self) -> float:
+        return 8.0 * self.failure_timeout
+
+    @property
+    def merge_hold_down(self) -> float:
+        """Mutual hearing must last so long before two views merge; doubled after each failed attempt (R12)."""
+        return 0.5 * self.failure_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    cluster: str
+    node: NodeName
+    vips: tuple[Vip, ...]
+    members: tuple[NodeName, ...]
+    """Configured members, this node among them; empty when they are discovered."""
+    timing: Timing = field(default_factory=Timing)
+    acquisitions_per_round: int | None = None
+    """Most moves in one balance round of the whole cluster; None: all."""
+    weight: float = 1.0
+    serves: bool = True
+    """False: a member that takes part in views and votes but holds no VIP."""
+    partition: PartitionPolicy = PartitionPolicy.COMPONENT
+    votes: tuple[tuple[NodeName, int], ...] = ()
+    digest: str = ""
+    """Hash of the cluster-wide settings, equal on all nodes that are configured alike."""
+    lease_bound: float = 0.0
+    """Longest time that this node may go on holding after its last acknowledged heartbeat, in seconds; 0: no lease."""
