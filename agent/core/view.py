@@ -109,8 +109,8 @@ class OperatorRequest:
     number: int
     verb: str
     """`balance` or `move`."""
-    vip: VipName = VipName("")
-    taker: NodeName = NodeName("")
+    vip: VipName | None = None
+    taker: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class StandingChanged:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """A balance round (Wackamole's BALANCE) or an urgent hand-over: each giver releases, then asks for the next step."""
+    """A balance round (Wackamole's BALANCE) or an urgent hand-over: each giver releases, then says so."""
 
     moves: tuple[Move, ...]
     timed: bool
