@@ -101,6 +101,8 @@ class Install:
     view: View
     states: tuple[MemberState, ...]
     """In the order of `view.members`; `specs` is None in each: tables are in `tables`."""
+    sizes: tuple[int, ...]
+    """Members of the old view that each came from, in the order of `view.members` (R13)."""
     tables: tuple[tuple[str, tuple[VipSpec, ...]], ...]
     """Digest and VIP table, each once; empty when all members have the same table."""
     recovered: tuple[Recovered, ...]

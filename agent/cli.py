@@ -1,0 +1,200 @@
+"""The command `molehill`. Every verb but run, check, schema, convert and lab is a request on the control socket.
+
+What a verb needs is imported when it is called: `molehill status` must not wait for pydantic, scapy and aiohttp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from agent import __version__
+from agent.control import client, tables
+
+DONE, FAILED = 0, 1
+"""Exit codes; 2, for usage, is argparse's own."""
+
+WATCH_INTERVAL = 1.0
+
+LOCAL = {
+    "run": "run the agent in the foreground",
+    "check": "check a configuration: every error with file, line and remedy",
+    "schema": "print the JSON Schema of the configuration",
+    "convert": "print the YAML that wackamole.conf and spread.conf mean",
+}
+
+ORDERS = {
+    "leave": "hand every VIP over and leave the group; the agent stays",
+    "join": "undo `leave`",
+    "balance": "balance the VIPs now",
+    "reload": "read the configuration again",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 refused or failed, 2 usage."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(words).parse_args(words)
+    run: Callable[[argparse.Namespace], int] = args.call
+    try:
+        return run(args)
+    except client.Failed as failure:
+        print(f"molehill: {failure}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        # The reader (`| head`) has had enough; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Options of the verbs that live in heavy modules are there only when that verb is asked for."""
+    parser = argparse.ArgumentParser(
+        prog="molehill",
+        description="Keeps every virtual IP address of a pool on exactly one live machine.",
+        epilog="Exit codes: 0 done, 1 refused or failed, 2 usage.",
+    )
+    parser.add_argument(
+        "--control",
+        metavar="PATH",
+        default=client.default_path(),
+        help="socket of the agent to ask (default: $MOLEHILL_CONTROL, else %(default)s)",
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    asked = next((word for word in words if word in {*LOCAL, "lab"}), "")
+    for verb, text in LOCAL.items():
+        verb_parser = verbs.add_parser(verb, help=text, description=text)
+        verb_parser.set_defaults(call=_local, verb=verb)
+        if verb == asked:
+            _local_arguments(verb_parser, verb)
+    _queries(verbs)
+    _orders(verbs)
+    if asked == "lab":
+        from agent.lab import commands
+
+        commands.add_parser(verbs).set_defaults(call=commands.run)
+    else:
+        verbs.add_parser("lab", help="a cluster of network namespaces on this machine, and faults for it")
+    version = verbs.add_parser("version", help="print the version")
+    version.set_defaults(call=_version)
+    return parser
+
+
+def _local_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    if verb != "schema":
+        from agent.config import commands
+
+        commands.add_arguments(parser)
+    if verb == "run":
+        parser.add_argument(
+            "--log", choices=("logfmt", "json"), default="logfmt", help="form of the log lines on stderr"
+        )
+        parser.add_argument("--debug", action="store_true", help="log every step, heartbeats too")
+
+
+def _queries(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = verbs.add_parser("status", help="members, VIPs, who holds what and why")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON, like /api/v1/status")
+    form.add_argument("--watch", action="store_true", help="again every second until interrupted")
+    status.set_defaults(call=_status)
+
+    plan = verbs.add_parser("plan", help="what placement and balancing would do now, with reasons; nothing is done")
+    plan.add_argument("--without", metavar="NODE", help="as if this node were gone")
+    plan.add_argument("--json", action="store_true")
+    plan.set_defaults(call=_plan)
+
+    events = verbs.add_parser("events", help="what has happened, with causes")
+    events.add_argument("--follow", "-f", action="store_true", help="and what happens from now on, until interrupted")
+    events.add_argument("--json", action="store_true", help="one JSON object a line")
+    events.add_argument("--lines", "-n", type=int, default=50, metavar="N", help="the last N (default 50)")
+    events.set_defaults(call=_events)
+
+
+def _orders(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for verb, text in ORDERS.items():
+        verbs.add_parser(verb, help=text, description=text).set_defaults(call=_order, verb=verb)
+    drain = verbs.add_parser("drain", help="hand every VIP over and take none, also after a restart; stay in the group")
+    drain.add_argument("--undo", action="store_true", help="take VIPs again")
+    drain.set_defaults(call=_drain)
+    move = verbs.add_parser("move", help="hand one VIP to one node")
+    move.add_argument("vip", metavar="VIP")
+    move.add_argument("node", metavar="NODE")
+    move.set_defaults(call=_move)
+
+
+def _local(args: argparse.Namespace) -> int:
+    if args.verb == "run":
+        from agent import runtime
+
+        return runtime.run(args)
+    from agent.config import commands
+
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "check": commands.check,
+        "schema": commands.schema,
+        "convert": commands.convert,
+    }
+    return verbs[args.verb](args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    while True:
+        answer = client.ask(args.control, "status")
+        if args.json:
+            print(json.dumps(answer, indent=2))
+            return DONE
+        text = tables.status(answer, colour=_colour())
+        if not args.watch:
+            print(text, end="")
+            return DONE
+        clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+        print(f"{clear}{text}", flush=True)
+        time.sleep(WATCH_INTERVAL)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    answer = client.ask(args.control, "plan", without=args.without)
+    print(json.dumps(answer, indent=2) if args.json else tables.plan(answer, colour=_colour()), end="\n" * args.json)
+    return DONE
+
+
+def _events(args: argparse.Namespace) -> int:
+    if args.follow:
+        records = client.follow(args.control, "events", follow=True, lines=args.lines)
+    else:
+        answer = client.ask(args.control, "events", follow=False, lines=args.lines)
+        records = iter(answer if isinstance(answer, list) else [])
+    for record in records:
+        print(json.dumps(record) if args.json else tables.event(record, colour=_colour()), flush=args.follow)
+    return DONE
+
+
+def _order(args: argparse.Namespace) -> int:
+    client.ask(args.control, args.verb)
+    return DONE
+
+
+def _drain(args: argparse.Namespace) -> int:
+    client.ask(args.control, "undrain" if args.undo else "drain")
+    return DONE
+
+
+def _move(args: argparse.Namespace) -> int:
+    client.ask(args.control, "move", vip=args.vip, node=args.node)
+    return DONE
+
+
+def _version(args: argparse.Namespace) -> int:
+    print(f"molehill {__version__}")
+    return DONE
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

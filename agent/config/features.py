@@ -1,0 +1,59 @@
+"""Keys that are read and checked, but not acted upon yet. Each part that comes to life removes its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.config.models import Configuration, Lease
+from agent.config.problem import Location, Problem
+
+_WAITING: tuple[tuple[str, Location, Callable[[Configuration], bool]], ...] = (
+    ("lease", ("lease",), lambda c: c.lease != Lease()),
+    ("conflict.probe", ("conflict", "probe"), lambda c: c.conflict.probe),
+    ("conflict.policy", ("conflict", "policy"), lambda c: c.conflict.policy != "defend"),
+    ("realtime", ("realtime",), lambda c: c.realtime),
+    ("checks", ("checks",), lambda c: bool(c.checks)),
+    ("hooks", ("hooks",), lambda c: bool(c.hooks.acquired or c.hooks.released)),
+    ("tracing", ("tracing",), lambda c: c.tracing is not None),
+    ("http.web_config", ("http", "web_config"), lambda c: c.http.web_config is not None),
+)
+
+
+def notes(configuration: Configuration) -> list[Problem]:
+    """A warning for each key that is set and has no effect yet."""
+    waiting = [(name, location) for name, location, is_set in _WAITING if is_set(configuration)]
+    waiting += [
+        (f"checks of VIP '{vip.name}'", ("vips", index, "checks"))
+        for index, vip in enumerate(configuration.pool)
+        if vip.checks
+    ]
+    return [
+        configuration.origins.problem(
+            location, f"not in force yet: {name}", "the key is checked but has no effect", "warning"
+        )
+        for name, location in waiting
+    ]
+
+
+def unsupported(configuration: Configuration) -> list[Problem]:
+    """An error for each setting without which running would mean something else than was asked for."""
+    engine, problem = configuration.engine, configuration.origins.problem
+    found = []
+    if engine.kind != "embedded":
+        found.append(
+            problem(("engine", "kind"), f"engine '{engine.kind}' is not in force yet", "write `kind: embedded`")
+        )
+    elif not engine.members:
+        key = "multicast" if engine.multicast is not None else "broadcast"
+        found.append(
+            problem(("engine", key), f"members cannot be discovered by {key} yet", "list all of them under `members`")
+        )
+    if configuration.partition != "component":
+        found.append(
+            problem(
+                ("partition",),
+                f"partition '{configuration.partition}' is not in force yet",
+                "write `partition: component`: every part of a split cluster serves all VIPs",
+            )
+        )
+    return found

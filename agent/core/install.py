@@ -1,0 +1,155 @@
+"""From the votes to a view: pure functions that a coordinator uses to compose an Install, and everyone to read one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from agent.core.ids import Member, NodeName, VipName
+from agent.core.messages import Install, Join, Recovered
+from agent.core.placement import Candidate, Placement, merge_tables, place
+from agent.core.record import HandOver, Record, conflict_move
+from agent.core.view import Entry, MemberState, View, VipSpec
+
+DRIFT = 500e-6
+"""Clocks of two machines may differ by so much in rate; added to every lease that is waited for (R9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A Join and when it came."""
+
+    join: Join
+    at: float
+
+
+def tables_known(
+    votes: Mapping[Member, Vote], own: Mapping[str, tuple[VipSpec, ...]]
+) -> dict[str, tuple[VipSpec, ...]]:
+    """VIP tables by digest, from those who sent theirs and from one's own."""
+    known = dict(own)
+    for vote in votes.values():
+        if vote.join.state.specs is not None:
+            known[vote.join.state.table] = vote.join.state.specs
+    return known
+
+
+def compose(
+    view: View, votes: Mapping[Member, Vote], tables: Mapping[str, tuple[VipSpec, ...]], now: float
+) -> tuple[Install, Placement]:
+    """The Install of `view`; `votes` has a vote of each of its members and `tables` the table of each."""
+    joins = [votes[member].join for member in view.members]
+    states = tuple(replace(join.state, specs=None) for join in joins)
+    digests = sorted({state.table for state in states})
+    sizes = tuple(len(join.old_view.members) if join.old_view is not None else 1 for join in joins)
+    mature = any(state.mature for state in states)
+    placement = placed(view, states, tables, sizes, mature)
+    install = Install(
+        view=view,
+        states=states,
+        sizes=sizes,
+        tables=tuple((digest, tables[digest]) for digest in digests) if len(digests) > 1 else (),
+        recovered=recover(view, votes),
+        mature=mature,
+        owners=tuple(sorted(placement.owners().items())),
+        conflicts=placement.conflicts(),
+        waits=waits(view, votes, placement, states, now),
+    )
+    return install, placement
+
+
+def placed(
+    view: View,
+    states: tuple[MemberState, ...],
+    tables: Mapping[str, tuple[VipSpec, ...]],
+    sizes: tuple[int, ...],
+    mature: bool,
+) -> Placement:
+    """The placement that follows from what the members declared; nothing is placed in an immature component."""
+    if not mature:
+        return Placement(())
+    specs, knows = merged(view, states, tables)
+    candidates = [
+        Candidate(name, state.standing, knows.get(name), size)
+        for name, state, size in zip(view.names(), states, sizes, strict=True)
+    ]
+    held: dict[VipName, list[NodeName]] = {}
+    for name, state in zip(view.names(), states, strict=True):
+        for vip in state.held:
+            held.setdefault(vip, []).append(name)
+    return place(candidates, specs, held)
+
+
+def merged(
+    view: View, states: tuple[MemberState, ...], tables: Mapping[str, tuple[VipSpec, ...]]
+) -> tuple[tuple[VipSpec, ...], dict[NodeName, frozenset[VipName]]]:
+    return merge_tables([(name, tables[state.table]) for name, state in zip(view.names(), states, strict=True)])
+
+
+def recover(view: View, votes: Mapping[Member, Vote]) -> tuple[Recovered, ...]:
+    """The flush (R6): per old view the union of the tails, beyond what its slowest survivor delivered."""
+    recovered = []
+    joins = {member: votes[member].join for member in view.members}
+    old_views = {join.old_view.id: join.old_view for join in joins.values() if join.old_view is not None}
+    for view_id in sorted(old_views):
+        together = tuple(
+            member for member, join in joins.items() if join.old_view is not None and join.old_view.id == view_id
+        )
+        entries: dict[int, Entry] = {}
+        for member in together:
+            entries.update((entry.seq, entry) for entry in joins[member].tail)
+        slowest = min(joins[member].delivered for member in together)
+        missing = tuple(entries[seq] for seq in sorted(entries) if seq > slowest)
+        recovered.append(Recovered(view_id, together, missing))
+    return tuple(recovered)
+
+
+def waits(
+    view: View, votes: Mapping[Member, Vote], placement: Placement, states: tuple[MemberState, ...], now: float
+) -> tuple[tuple[VipName, float], ...]:
+    """R9: a VIP that nobody here held is acquired only when the lease of its lost holder is surely over.
+
+    That is: the latest time at which any joiner heard that holder, plus its lease bound, plus clock drift.
+    """
+    held_here = {vip for state in states for vip in state.held}
+    silences: dict[Member, float] = {}
+    bounds: dict[Member, float] = {}
+    possible: dict[VipName, set[Member]] = {}
+    for member in view.members:
+        vote = votes[member]
+        for lost in vote.join.lost:
+            if lost.member in view:
+                continue
+            silence = lost.silence + (now - vote.at)
+            silences[lost.member] = min(silence, silences.get(lost.member, silence))
+            bounds[lost.member] = max(lost.lease_bound, bounds.get(lost.member, 0.0))
+            for vip in lost.vips:
+                possible.setdefault(vip, set()).add(lost.member)
+    result = []
+    for vip in sorted(placement.owners()):
+        if vip in held_here or vip not in possible:
+            continue
+        rest = max(bounds[member] * (1.0 + DRIFT) - silences[member] for member in possible[vip])
+        if rest > 0.0:
+            result.append((vip, rest))
+    return tuple(result)
+
+
+def first_record(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) -> Record:
+    """The agreed record with which a view begins."""
+    view = install.view
+    specs, knows = merged(view, install.states, tables)
+    owners = dict(install.owners)
+    names = view.names()
+    return Record(
+        view=view,
+        specs=specs,
+        knows=knows,
+        standings={name: state.standing for name, state in zip(names, install.states, strict=True)},
+        sizes=dict(zip(names, install.sizes, strict=True)),
+        mature=install.mature,
+        owners=owners,
+        handovers={
+            (vip, loser): HandOver(conflict_move(vip, loser, owners[vip]), 0) for vip, loser in install.conflicts
+        },
+    )

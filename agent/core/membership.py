@@ -1,0 +1,525 @@
+"""Group membership: who is in the view, and how the next one is agreed.
+
+A coordinator-led, view-synchronous protocol; the rules R1 to R14 are those of docs/protocol.md.
+
+| phase       | input                                         | next                  | output              |
+|-------------|-----------------------------------------------|-----------------------|---------------------|
+| OPERATIONAL | a member is silent, restarted or left         | GATHER, epoch + 1     | Join                |
+| OPERATIONAL | Join of a higher epoch, member or acceptable  | GATHER, that epoch    | Join                |
+| OPERATIONAL | another view, each pair hears each other      | GATHER, epoch + 1     | Join                |
+| OPERATIONAL | a newer view of our members without us        | GATHER, all released  | Join                |
+| GATHER      | I am my vote, everyone awaited has joined     | OPERATIONAL           | Install             |
+| GATHER      | I am my vote, the join timeout is over        | OPERATIONAL           | Install             |
+| GATHER      | Install of this epoch from my vote, with me   | OPERATIONAL           |                     |
+| GATHER      | Join of a higher epoch                        | GATHER, that epoch    | Join                |
+| GATHER      | patience is over                              | GATHER, epoch + 1     | Join                |
+
+Votes for different coordinators (nodes that just began to hear each other) are mended by the lowest of them, which
+raises the epoch; only where that does not help the join timeout installs what it has. Two views merge, and a node
+is taken in, only if every pair would hear each other: a link that works one way never makes views churn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from agent.core.effects import Effect, Send
+from agent.core.events import Event, Excluded, GatherStarted, JoinHeard, MemberSuspected
+from agent.core.ids import Member, NodeName, ViewId
+from agent.core.install import Vote, compose, tables_known
+from agent.core.messages import Heartbeat, Install, Join, Leave, Lost
+from agent.core.peers import Colour, Peer, Peers
+from agent.core.settings import Settings
+from agent.core.view import Entry, MemberState, View, VipSpec
+from agent.core.viewlog import ViewLog
+
+SPLIT_VOTES_MAX = 3
+"""Rounds in which a split vote is mended by a higher epoch; with a broken link it can never be mended."""
+
+STABLE_AFTER = 8.0
+"""Failure timeouts after which a view counts as lasting and the back-off of its members' merges starts over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a Join says about its sender."""
+
+    state: MemberState
+    specs: tuple[VipSpec, ...]
+    lost: tuple[Lost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A view has been installed here; the node carries it out."""
+
+    install: Install
+    tables: dict[str, tuple[VipSpec, ...]]
+    previous: View | None
+    flush: tuple[Entry, ...]
+    """To be delivered in the previous view."""
+    gather_started: float
+    left_by_word: frozenset[Member]
+    failed_since: float | None
+
+
+@dataclass(slots=True)
+class Gather:
+    """One epoch's attempt."""
+
+    epoch: int
+    vote: Member
+    complete_by: float
+    give_up_at: float
+    resend_at: float
+    joined: dict[Member, Vote] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Merges tried towards one peer (R12)."""
+
+    count: int
+    not_before: float
+
+
+Outputs = list[Effect | Event]
+
+
+class Membership:
+    def __init__(
+        self, settings: Settings, me: Member, declare: Callable[[float, frozenset[Member]], Declaration]
+    ) -> None:
+        self.settings = settings
+        self.me = me
+        self._declare = declare
+        self.peers = Peers(settings.timing)
+        self.epoch = 0
+        """Highest epoch seen."""
+        self.view: View | None = None
+        self.log = ViewLog()
+        self.gather: Gather | None = None
+        self.active = False
+        self.installed: Installed | None = None
+        """Set by a step that installed a view; the node takes it."""
+        self.must_yield = False
+        """Set by a step that found this node excluded; the node releases everything."""
+        self._boot_until = float("-inf")
+        self._installed_at = 0.0
+        self._series_started = 0.0
+        self._rounds = 0
+        self._suspected: set[Member] = set()
+        self._invited: set[Member] = set()
+        self._failed_since: float | None = None
+        self._mergeable: dict[NodeName, float] = {}
+        self._attempts: dict[NodeName, Attempt] = {}
+        self._last_install: Install | None = None
+        self._excluded_by: ViewId | None = None
+
+    # What the node asks.
+
+    @property
+    def operational(self) -> bool:
+        return self.view is not None and self.gather is None and self.active
+
+    def others(self) -> tuple[NodeName, ...]:
+        if self.view is None:
+            return ()
+        return tuple(member.name for member in self.view.members if member != self.me)
+
+    def coordinates(self) -> bool:
+        return self.operational and self.view is not None and self.view.id.coordinator == self.me
+
+    def outsiders(self, now: float) -> list[Peer]:
+        """Living nodes that are heard and not in the view."""
+        return [peer for peer in self.peers.alive(now) if self.view is None or peer.member not in self.view]
+
+    def deadline(self) -> float:
+        if not self.active:
+            return float("inf")
+        if self.gather is not None:
+            limit = self.gather.complete_by if self.gather.vote == self.me else self.gather.give_up_at
+            awaited = [self.peers.red_at(m) for m in self._old_members() if m not in self._suspected]
+            later = [at for at in awaited if at > float("-inf")]
+            return min(self.gather.resend_at, limit, *later)
+        assert self.view is not None
+        return min((self.peers.red_at(m) for m in self.view.members if m != self.me), default=float("inf"))
+
+    # What happens.
+
+    def start(self, now: float, reason: str) -> Outputs:
+        self.active = True
+        self._boot_until = now + self.settings.timing.failure_timeout
+        return self.begin(now, reason)
+
+    def leave(self) -> None:
+        """Takes no part any more; the log and the view are over."""
+        self.active, self.view, self.gather, self.log = False, None, None, ViewLog()
+
+    def begin(self, now: float, reason: str) -> Outputs:
+        """Gathers in a new epoch, for a reason of one's own."""
+        return self._enter(now, self.epoch + 1, reason, ())
+
+    def heard(self, now: float, peer: Peer, message: Heartbeat | Join | Install | Leave) -> Outputs:
+        """A message of a living peer; `peer` has been marked as heard."""
+        match message:
+            case Heartbeat():
+                return self._on_heartbeat(now, peer, message)
+            case Join():
+                return self._on_join(now, peer, message)
+            case Install():
+                return self._on_install(now, peer, message)
+            case Leave():
+                return self._on_leave(now, peer, message)
+
+    def tick(self, now: float) -> Outputs:
+        """Whatever time alone brings about."""
+        if not self.active:
+            return []
+        if self.gather is None:
+            return self._watch(now) or self._consider_merge(now)
+        out: Outputs = []
+        gather = self.gather
+        if now >= gather.resend_at and (gather.vote != self.me or now < gather.complete_by):
+            out += self._send_join(now, ())
+        return out + self._advance(now)
+
+    # OPERATIONAL.
+
+    def _watch(self, now: float) -> Outputs:
+        """Suspects silent and restarted members."""
+        assert self.view is not None
+        out: Outputs = []
+        for member in self.view.members:
+            if member != self.me and self.peers.colour(member, now) is Colour.RED:
+                out += self._suspect(now, member, None)
+        if out:
+            out += self.begin(now, "suspect")
+        elif now - self._installed_at > STABLE_AFTER * self.settings.timing.failure_timeout:
+            for member in self.view.members:
+                self._attempts.pop(member.name, None)
+        return out
+
+    def _suspect(self, now: float, member: Member, named_by: NodeName | None) -> Outputs:
+        if member in self._suspected:
+            return []
+        self._suspected.add(member)
+        peer = self.peers.get(member)
+        if peer is not None and peer.departed is not None:
+            return []
+        named = self.peers.named(member.name)
+        heard = named.heard if named is not None else now
+        self._failed_since = heard if self._failed_since is None else min(self._failed_since, heard)
+        return [MemberSuspected(now, member, now - heard, named_by)]
+
+    def _consider_merge(self, now: float) -> Outputs:
+        """Another view, or a node alone, that hears each of us and is heard by each of us."""
+        assert self.view is not None
+        ours = frozenset(self.view.members)
+        timing = self.settings.timing
+        for peer in self.outsiders(now):
+            theirs = self._companions(peer)
+            if theirs & ours or not self.peers.mutual(ours, theirs, self.me, now):
+                self._mergeable.pop(peer.member.name, None)
+                continue
+            since = self._mergeable.setdefault(peer.member.name, now)
+            hold = 0.0 if peer.view is None else timing.merge_hold_down
+            if self.view.id.coordinator != self.me:
+                hold += timing.heartbeat
+            attempt = self._attempts.get(peer.member.name)
+            if now < since + hold or (attempt is not None and now < attempt.not_before):
+                continue
+            return self._approach(now, peer, theirs, "join" if peer.view is None else "merge")
+        return []
+
+    def _companions(self, peer: Peer) -> frozenset[Member]:
+        """Whom one gets with this peer: its view, or itself while it gathers."""
+        if peer.gathering or peer.view is None:
+            return frozenset((peer.member,))
+        return frozenset(peer.view.members)
+
+    def _approach(self, now: float, peer: Peer, theirs: Iterable[Member], reason: str) -> Outputs:
+        timing = self.settings.timing
+        count = self._attempts[peer.member.name].count + 1 if peer.member.name in self._attempts else 1
+        pause = min(timing.patience_max, timing.merge_hold_down * 2.0**count)
+        self._attempts[peer.member.name] = Attempt(count, now + pause)
+        self._invited.update(theirs)
+        return self.begin(now, reason)
+
+    # Messages.
+
+    def _on_heartbeat(self, now: float, peer: Peer, beat: Heartbeat) -> Outputs:
+        self.epoch = max(self.epoch, beat.epoch)
+        self._suspected.discard(peer.member)
+        if not self.active:
+            return []
+        theirs, ours = beat.view, self.view
+        if theirs is None or beat.gathering or self.me in theirs:
+            return []
+        if ours is None or not set(theirs.members) & set(ours.members):
+            return self._catch_up(now, peer, theirs)
+        if theirs.id.epoch <= ours.id.epoch:
+            return []
+        # R10: our view goes on without us.
+        out: Outputs = []
+        if beat.holds:
+            self.must_yield = True
+            if self._excluded_by != theirs.id:
+                self._excluded_by = theirs.id
+                out.append(Excluded(now, peer.member, theirs.id))
+        if self.gather is None:
+            out += self.begin(now, "excluded")
+        else:
+            out += self._catch_up(now, peer, theirs)
+        return out
+
+    def _catch_up(self, now: float, peer: Peer, theirs: View) -> Outputs:
+        """While gathering: a view whose epoch is not below ours never answers, so ask in a higher one (R3)."""
+        if self.gather is None or theirs.id.epoch < self.gather.epoch or not self._acceptable(now, peer):
+            return []
+        attempt = self._attempts.get(peer.member.name)
+        if attempt is not None and now < attempt.not_before:
+            return []
+        return self._approach(now, peer, (peer.member,), "epoch")
+
+    def _on_join(self, now: float, peer: Peer, join: Join) -> Outputs:
+        self._suspected.discard(peer.member)
+        if not self.active:
+            self.epoch = max(self.epoch, join.epoch)
+            return []
+        if self.gather is not None and join.epoch < self.gather.epoch:
+            return self._send_join(now, (peer.member.name,))
+        if self.gather is None:
+            assert self.view is not None
+            if join.epoch <= self.view.id.epoch:
+                return self._repeat_install(peer, join)
+            if peer.member not in self.view and not self._acceptable(now, peer):
+                return []
+            reason = "epoch" if peer.member in self.view else "join"
+        elif join.epoch > self.gather.epoch:
+            if not self._acceptable(now, peer):
+                return []
+            reason = "epoch"
+        else:
+            reason = ""
+        out = self._corroborate(now, peer, join)
+        if reason:
+            out += self._enter(now, join.epoch, reason, join.alive)
+        return out + self._count(now, peer, join) + self._advance(now)
+
+    def _corroborate(self, now: float, peer: Peer, join: Join) -> Outputs:
+        """R4: a suspect named by a peer is dropped at once by whoever finds it late too."""
+        out: Outputs = []
+        for member in join.suspects:
+            if member == self.me or member not in self._old_members():
+                continue
+            if self.gather is not None and member in self.gather.joined:
+                continue
+            if self.peers.colour(member, now) is not Colour.GREEN:
+                out += self._suspect(now, member, peer.member.name)
+        return out
+
+    def _count(self, now: float, peer: Peer, join: Join) -> Outputs:
+        """Notes a vote of this epoch. A repetition replaces the former one: it is the same vote with newer facts."""
+        assert self.gather is not None
+        if join.epoch != self.gather.epoch or not self._acceptable(now, peer):
+            return []
+        first = peer.member not in self.gather.joined
+        self.gather.joined[peer.member] = Vote(join, now)
+        return [JoinHeard(now, join.epoch, peer.member)] if first else []
+
+    def _repeat_install(self, peer: Peer, join: Join) -> Outputs:
+        """Its Install was lost."""
+        last = self._last_install
+        if last is None or self.view is None or last.view != self.view:
+            return []
+        if join.epoch == self.view.id.epoch and peer.member in self.view:
+            return [Send(last, (peer.member.name,))]
+        return []
+
+    def _on_install(self, now: float, peer: Peer, install: Install) -> Outputs:
+        gather = self.gather
+        if gather is None or not self.active:
+            return []
+        view = install.view
+        if view.id.epoch != gather.epoch or view.id.coordinator != gather.vote or peer.member != gather.vote:
+            return []
+        if self.me not in view:
+            return []
+        tables = dict(install.tables) or {state.table: self._declaration.specs for state in install.states}
+        self._adopt(now, install, tables)
+        return []
+
+    def _on_leave(self, now: float, peer: Peer, leave: Leave) -> Outputs:
+        peer.departed = leave.view
+        if not self.active:
+            return []
+        if self.gather is None and self.view is not None and peer.member in self.view:
+            self._suspect(now, peer.member, None)
+            return self.begin(now, "leave")
+        if self.gather is not None:
+            self.gather.joined.pop(peer.member, None)
+            return self._advance(now)
+        return []
+
+    # GATHER.
+
+    def _old_members(self) -> tuple[Member, ...]:
+        return tuple(m for m in self.view.members if m != self.me) if self.view is not None else ()
+
+    def _living(self, now: float, member: Member) -> bool:
+        return member not in self._suspected and self.peers.colour(member, now) is not Colour.RED
+
+    def _acceptable(self, now: float, peer: Peer) -> bool:
+        """Whether a view with this peer could last: a fellow member, or one that all of us hear and that hears us."""
+        if self.view is not None and peer.member in self.view:
+            return True
+        ours = frozenset(m for m in self._old_members() if self._living(now, m)) | {self.me}
+        return self.peers.mutual(ours, frozenset((peer.member,)), self.me, now)
+
+    def _awaited(self, now: float) -> set[Member]:
+        """Whom a coordinator waits for."""
+        awaited = {member for member in self._old_members() if self._living(now, member)}
+        for peer in self.outsiders(now):
+            if peer.member in self._suspected:
+                continue
+            known = self.gather is not None and peer.member in self.gather.joined
+            wanted = known or self.view is None or peer.gathering or peer.member in self._invited
+            if wanted and self._acceptable(now, peer):
+                awaited.add(peer.member)
+        return awaited
+
+    def _enter(self, now: float, epoch: int, reason: str, named: Iterable[Member]) -> Outputs:
+        """Begins an epoch: chooses the one vote of it and declares (R1, R2)."""
+        timing = self.settings.timing
+        out: Outputs = []
+        if self.gather is None:
+            self._series_started, self._rounds = now, 0
+        else:
+            self._rounds += 1
+        out.append(GatherStarted(now, epoch, reason))
+        self.epoch = max(self.epoch, epoch)
+        patience = min(timing.patience_max, timing.patience * 2.0 ** min(self._rounds, 16))
+        candidates = {self.me} | {m for m in self._awaited(now) if self._hears_us(m)}
+        if self._rounds < SPLIT_VOTES_MAX:
+            candidates |= {m for m in named if self._may_be_alive(now, m)}
+        vote = min(candidates)
+        complete_by = now + timing.join_timeout
+        if self.view is None:
+            complete_by = max(complete_by, self._boot_until)
+        self.gather = Gather(epoch, vote, complete_by, max(now + patience, complete_by), now)
+        out += self._send_join(now, ())
+        for peer in self.peers.alive(now):
+            if peer.join is not None and peer.join.epoch == epoch:
+                out += self._count(now, peer, peer.join)
+        return out
+
+    def _hears_us(self, member: Member) -> bool:
+        """A vote for one that does not hear it is lost; without word from it the best is assumed."""
+        peer = self.peers.get(member)
+        return peer is None or not (peer.heartbeat or peer.join) or self.me in peer.hears
+
+    def _may_be_alive(self, now: float, member: Member) -> bool:
+        """For members that another one named: unknown here, or known and well."""
+        named = self.peers.named(member.name)
+        if member == self.me or member in self._suspected:
+            return False
+        if named is None:
+            return member.name != self.me.name
+        if named.member != member:
+            return named.member.incarnation < member.incarnation
+        return self.peers.colour(member, now) is not Colour.RED and self._hears_us(member)
+
+    def _send_join(self, now: float, to: tuple[NodeName, ...]) -> Outputs:
+        assert self.gather is not None
+        awaited = self._awaited(now)
+        missing = frozenset(self._old_members()) - awaited
+        self._declaration = self._declare(now, missing)
+        join = Join(
+            epoch=self.gather.epoch,
+            vote=self.gather.vote,
+            alive=tuple(sorted(awaited | {self.me})),
+            suspects=tuple(sorted(self._suspected)),
+            hears=tuple(peer.member for peer in self.peers.alive(now)),
+            old_view=self.view,
+            delivered=self.log.delivered,
+            tail=self.log.tail(),
+            lost=self._declaration.lost,
+            state=self._declaration.state,
+        )
+        self.gather.joined[self.me] = Vote(join, now)
+        if not to:
+            self.gather.resend_at = now + self.settings.timing.join_resend
+        return [Send(join, to)]
+
+    def _advance(self, now: float) -> Outputs:
+        """Installs, mends a split vote, or loses patience, if it is time."""
+        gather = self.gather
+        if gather is None:
+            return []
+        out: Outputs = []
+        for member in self._old_members():
+            if member not in self._suspected and self.peers.colour(member, now) is Colour.RED:
+                out += self._suspect(now, member, None)
+        if gather.vote != self.me:
+            lost = not self._living(now, gather.vote) and self.peers.named(gather.vote.name) is not None
+            if lost or now >= gather.give_up_at:
+                out += self._enter(now, self.epoch + 1, "suspect" if lost else "patience", ())
+            return out
+        return out + self._complete(now, gather)
+
+    def _complete(self, now: float, gather: Gather) -> Outputs:
+        """R5, for the one that voted for itself."""
+        tables = tables_known(gather.joined, {self._declaration.state.table: self._declaration.specs})
+        usable = {m: vote for m, vote in gather.joined.items() if vote.join.state.table in tables}
+        awaited = self._awaited(now)
+        late = now >= gather.complete_by
+        if not late and (not awaited <= usable.keys() or self._still_booting(awaited)):
+            return []
+        dissent = [member for member in awaited if member in usable and usable[member].join.vote != self.me]
+        if dissent and not late:
+            if self._rounds < SPLIT_VOTES_MAX and self.me == min(awaited | {self.me}):
+                return self._enter(now, self.epoch + 1, "split_vote", ())
+            return []
+        members = sorted(
+            member
+            for member, vote in usable.items()
+            if vote.join.vote == self.me and (member == self.me or self._living(now, member))
+        )
+        view = View(ViewId(gather.epoch, self.me), tuple(members))
+        install, _ = compose(view, {m: usable[m] for m in members}, tables, now)
+        self._adopt(now, install, tables)
+        self._last_install = install
+        others = self.others()
+        return [Send(install, others)] if others else []
+
+    def _still_booting(self, awaited: set[Member]) -> bool:
+        """A node that just started gives the configured others one failure timeout to be heard."""
+        if self.view is not None:
+            return False
+        names = {member.name for member in awaited} | {self.me.name}
+        return not names >= set(self.settings.members) or not self.settings.members
+
+    def _adopt(self, now: float, install: Install, tables: dict[str, tuple[VipSpec, ...]]) -> None:
+        """Installs the view here."""
+        previous = self.view
+        flush: tuple[Entry, ...] = ()
+        for recovered in install.recovered:
+            if previous is not None and recovered.old_view == previous.id:
+                flush = tuple(self.log.missing(recovered.entries))
+        by_word = frozenset(
+            member
+            for member in (previous.members if previous is not None else ())
+            if (peer := self.peers.get(member)) is not None and peer.departed is not None
+        )
+        started, failed = self._series_started, self._failed_since
+        self.installed = Installed(install, tables, previous, flush, started, by_word, failed)
+        self.view, self.gather, self.log = install.view, None, ViewLog()
+        self.epoch = max(self.epoch, install.view.id.epoch)
+        self._installed_at = now
+        self._suspected.clear()
+        self._invited.clear()
+        self._mergeable.clear()
+        self._failed_since = None
+        self._last_install = None

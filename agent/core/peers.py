@@ -1,0 +1,145 @@
+"""What this node knows of the others, and when it begins to doubt them.
+
+The failure detector is a silence measured against two limits: `late` (enough to believe another member's
+suspicion, R4) and `failure_timeout` (own suspicion). Any proven message counts as a sign of life. An adaptive
+detector (phi accrual, TigerBeetle's moving average) was left out on purpose: an operator can reckon with a fixed
+limit, and leases have to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.core.ids import Member, NodeName, ViewId, VipName
+from agent.core.messages import Heartbeat, Join
+from agent.core.settings import Timing
+from agent.core.view import View
+
+
+class Colour(Enum):
+    GREEN = "green"
+    YELLOW = "yellow"
+    RED = "red"
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other node in its latest known life."""
+
+    member: Member
+    heard: float
+    """When the last message came."""
+    judged: float
+    """Like `heard`, but moved forward after a stall of our own, so that nobody is blamed for our lateness (R11)."""
+    heartbeat: Heartbeat | None = None
+    heartbeat_at: float = 0.0
+    join: Join | None = None
+    """The Join of the highest epoch, in its latest repetition."""
+    join_at: float = 0.0
+    departed: ViewId | None = None
+    """The view that it said it left; cleared by a sign of life that is newer than that."""
+
+    @property
+    def hears(self) -> frozenset[Member]:
+        """Whom it heard, by its last word."""
+        if self.join is not None and (self.heartbeat is None or self.join_at >= self.heartbeat_at):
+            return frozenset(self.join.hears)
+        return frozenset(self.heartbeat.hears) if self.heartbeat is not None else frozenset()
+
+    @property
+    def view(self) -> View | None:
+        """The view it is in, by its last word."""
+        if self.heartbeat is not None and (self.join is None or self.heartbeat_at >= self.join_at):
+            return self.heartbeat.view
+        return self.join.old_view if self.join is not None else None
+
+    @property
+    def gathering(self) -> bool:
+        if self.heartbeat is not None and (self.join is None or self.heartbeat_at >= self.join_at):
+            return self.heartbeat.gathering
+        return self.join is not None
+
+    def covers(self, vip: VipName) -> bool:
+        """Whether it, or a fellow member of a view of its own, holds the VIP, by its last word (R10)."""
+        if self.gathering:
+            return self.join is not None and vip in self.join.state.held
+        beat = self.heartbeat
+        return beat is not None and beat.view is not None and beat.serving and vip not in beat.uncovered
+
+
+class Peers:
+    """All other nodes ever heard, by name; each in its latest life only."""
+
+    __slots__ = ("_by_name", "timing")
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing = timing
+        self._by_name: dict[NodeName, Peer] = {}
+
+    def all(self) -> list[Peer]:
+        return [self._by_name[name] for name in sorted(self._by_name)]
+
+    def get(self, member: Member) -> Peer | None:
+        """The peer in exactly this life."""
+        peer = self._by_name.get(member.name)
+        return peer if peer is not None and peer.member == member else None
+
+    def named(self, name: NodeName) -> Peer | None:
+        return self._by_name.get(name)
+
+    def hear(self, member: Member, now: float) -> tuple[Peer | None, bool]:
+        """Notes a sign of life. None for a life that is over; True when it was not heard within a failure timeout."""
+        peer = self._by_name.get(member.name)
+        if peer is not None and member.incarnation < peer.member.incarnation:
+            return None, False
+        if peer is None or peer.member != member:
+            peer = Peer(member, now, now)
+            self._by_name[member.name] = peer
+            return peer, True
+        fresh = self.colour(member, now) is Colour.RED
+        peer.heard = peer.judged = now
+        return peer, fresh
+
+    def colour(self, member: Member, now: float) -> Colour:
+        """RED too for a life that is over and for a peer that said goodbye."""
+        peer = self.get(member)
+        if peer is None or peer.departed is not None:
+            return Colour.RED
+        silence = now - peer.judged
+        if silence >= self.timing.failure_timeout:
+            return Colour.RED
+        return Colour.YELLOW if silence >= self.timing.late else Colour.GREEN
+
+    def alive(self, now: float) -> list[Peer]:
+        return [peer for peer in self.all() if self.colour(peer.member, now) is not Colour.RED]
+
+    def red_at(self, member: Member) -> float:
+        """When this peer turns RED if it stays silent."""
+        peer = self.get(member)
+        if peer is None or peer.departed is not None:
+            return float("-inf")
+        return peer.judged + self.timing.failure_timeout
+
+    def forgive(self, now: float) -> None:
+        """After our own lateness nobody is suspected before one more interval and a half has passed."""
+        floor = now - self.timing.failure_timeout + self.timing.late
+        for peer in self._by_name.values():
+            peer.judged = max(peer.judged, floor)
+
+    def mutual(self, ours: frozenset[Member], theirs: frozenset[Member], me: Member, now: float) -> bool:
+        """Whether every pair of the two sets hears each other, as far as this node can know (pre-vote).
+
+        A view with a pair that does not would fall apart after one failure timeout and churn for ever.
+        """
+        for member in theirs:
+            peer = self.get(member)
+            if peer is None or self.colour(member, now) is Colour.RED or not ours <= peer.hears:
+                return False
+        for member in ours:
+            if member == me:
+                continue
+            peer = self.get(member)
+            if peer is None or not theirs <= peer.hears:
+                return False
+        return True

@@ -1,0 +1,114 @@
+"""The agreed record of one view: equal at all members that delivered the same decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from agent.core.ids import NodeName, Seq, VipName
+from agent.core.placement import Candidate
+from agent.core.view import (
+    Answered,
+    Assigned,
+    Cause,
+    Decision,
+    HandedOver,
+    Matured,
+    Move,
+    Moves,
+    NeighboursShared,
+    Standing,
+    StandingChanged,
+    View,
+    VipSpec,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """A move that its giver has not confirmed yet."""
+
+    move: Move
+    since: Seq
+    """The decision that began it; a confirmation by someone who has not delivered that one is about an older move."""
+
+
+@dataclass(slots=True)
+class Record:
+    view: View
+    specs: tuple[VipSpec, ...]
+    knows: dict[NodeName, frozenset[VipName]]
+    standings: dict[NodeName, Standing]
+    sizes: dict[NodeName, int]
+    mature: bool
+    owners: dict[VipName, NodeName]
+    handovers: dict[tuple[VipName, NodeName], HandOver] = field(default_factory=dict)
+    """By VIP and giver."""
+    answered: dict[NodeName, int] = field(default_factory=dict)
+    neighbours: dict[NodeName, int] = field(default_factory=dict)
+    """Version of each member's shared neighbour table."""
+    version: int = 0
+    """Counts the decisions applied."""
+    planned: int = -1
+    """The version in which the coordinator last found nothing to plan; not agreed data."""
+
+    def apply(self, seq: Seq, decision: Decision) -> None:
+        self.version += 1
+        match decision:
+            case Matured(owners=owners, answers=answers):
+                self.mature = True
+                self.owners.update(owners)
+                self._answer(answers)
+            case StandingChanged(member=member, standing=standing):
+                self.standings[member] = standing
+            case Moves(moves=moves, answers=answers):
+                for move in moves:
+                    if self.owners.get(move.vip) == move.giver:
+                        del self.owners[move.vip]
+                        self.handovers[move.vip, move.giver] = HandOver(move, seq)
+                self._answer(answers)
+            case HandedOver(moves=moves):
+                for move in moves:
+                    self.handovers.pop((move.vip, move.giver), None)
+                    self.owners[move.vip] = move.taker
+            case Assigned(owners=owners):
+                self.owners.update(owners)
+            case NeighboursShared(member=member, version=version):
+                self.neighbours[member] = version
+            case Answered(answers=answers):
+                self._answer(answers)
+            case _:
+                assert_never(decision)
+
+    def _answer(self, answers: tuple[tuple[NodeName, int], ...]) -> None:
+        for name, number in answers:
+            self.answered[name] = max(number, self.answered.get(name, 0))
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        return tuple(
+            Candidate(name, self.standings[name], self.knows.get(name), self.sizes.get(name, 1))
+            for name in self.view.names()
+        )
+
+    def moving(self) -> frozenset[VipName]:
+        """VIPs without owner because a hand-over is under way."""
+        return frozenset(vip for vip, _ in self.handovers if vip not in self.owners)
+
+    def uncovered(self) -> tuple[VipName, ...]:
+        moving = self.moving()
+        return tuple(spec.name for spec in self.specs if spec.name not in self.owners and spec.name not in moving)
+
+    def expected(self) -> dict[VipName, NodeName]:
+        """Who will own what when every hand-over under way is done."""
+        moving = {vip: handover.move.taker for (vip, _), handover in self.handovers.items()}
+        return moving | self.owners
+
+    def disputed(self) -> tuple[VipName, ...]:
+        """VIPs that not all members define alike."""
+        names = [spec.name for spec in self.specs]
+        return tuple(name for name in names if any(name not in known for known in self.knows.values()))
+
+
+def conflict_move(vip: VipName, loser: NodeName, winner: NodeName) -> Move:
+    """A merge's loser gives up and says so, in the form of a hand-over to the holder that stays (R13)."""
+    return Move(vip, loser, winner, Cause.MERGE)

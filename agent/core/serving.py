@@ -1,0 +1,440 @@
+"""What this node does about the VIPs: declares, carries out views and decisions, asks for what it needs decided."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from agent.core.effects import Effect, ForgetNeighbours, LearnNeighbours, Occasion
+from agent.core.events import (
+    BalanceRound,
+    BalanceRoundDone,
+    BecameMature,
+    ConfigDiffers,
+    Decided,
+    Event,
+    OperatorAnswered,
+    OwnersChanged,
+    StandingsChanged,
+    ViewInstalled,
+    VipWaits,
+)
+from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
+from agent.core.install import first_record
+from agent.core.membership import Declaration, Installed
+from agent.core.messages import Install, Lost, Requests
+from agent.core.ownership import Order, Ownership, Phase
+from agent.core.peers import Peer, Peers
+from agent.core.placement import spread
+from agent.core.record import Record
+from agent.core.settings import Settings
+from agent.core.view import (
+    Answered,
+    Assigned,
+    Cause,
+    Entry,
+    HandedOver,
+    Matured,
+    MemberState,
+    Move,
+    Moves,
+    NeighbourEntry,
+    NeighboursShared,
+    OperatorRequest,
+    Standing,
+    StandingChanged,
+    View,
+    ViewCause,
+    VipSpec,
+)
+
+Outputs = list[Effect | Event]
+
+
+def table_of(settings: Settings) -> tuple[tuple[VipSpec, ...], str]:
+    """The VIP table as it is exchanged, and its digest."""
+    specs = tuple(
+        VipSpec(vip.name, tuple(address.address for address in vip.addresses), vip.prefer, vip.nodes)
+        for vip in settings.vips
+    )
+    return specs, hashlib.blake2b(repr(specs).encode(), digest_size=8).hexdigest()
+
+
+class Serving:
+    def __init__(self, settings: Settings, me: Member, draining: bool) -> None:
+        self.me = me
+        self.ownership = Ownership(settings.timing)
+        self.record: Record | None = None
+        self.mature = False
+        self.fit = True
+        self.draining = draining
+        self.leaving = False
+        self.operator: list[OperatorRequest] = []
+        self.waiting: dict[VipName, str] = {}
+        """VIPs that are ours and may not be acquired yet, with the reason."""
+        self._orders: dict[VipName, Order] = {}
+        self._not_before: dict[VipName, float] = {}
+        self._release_causes: dict[VipName, Cause] = {}
+        self._moving_since: dict[VipName, float] = {}
+        self._open_round: tuple[ViewId, Seq, float] | None = None
+        self._yielded = False
+        self._lease_bounds: dict[NodeName, float] = {}
+        self._neighbours: tuple[NeighbourEntry, ...] | None = None
+        self._neighbours_version = 0
+        self._neighbours_after = 0.0
+        self.changed = False
+        """Whether the agreed record changed since `report` was called."""
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        self.settings = settings
+        self.specs, self.table = table_of(settings)
+        self._own = frozenset(vip.name for vip in settings.vips)
+
+    # Declarations and requests.
+
+    def standing(self) -> Standing:
+        return Standing(
+            fit=self.fit,
+            draining=self.draining,
+            leaving=self.leaving,
+            weight=self.settings.weight,
+            serves=self.settings.serves,
+            failed=self.ownership.failed(),
+        )
+
+    def declare(self, now: float, missing: frozenset[Member], peers: Peers) -> Declaration:
+        """What a Join says; `missing`: old fellow members that are not awaited."""
+        alike = all(_table_told(peer) == self.table for peer in peers.alive(now))
+        state = MemberState(
+            held=self.ownership.held(),
+            mature=self.mature,
+            standing=self.standing(),
+            digest=self.settings.digest,
+            table=self.table,
+            specs=None if alike else self.specs,
+            lease_bound=self.settings.lease_bound,
+        )
+        return Declaration(state, self.specs, self._lost(now, missing, peers))
+
+    def _lost(self, now: float, missing: frozenset[Member], peers: Peers) -> tuple[Lost, ...]:
+        """R9: what old fellow members may still hold under a lease."""
+        record = self.record
+        if record is None:
+            return ()
+        lost = []
+        for member in sorted(missing):
+            bound = self._lease_bounds.get(member.name, 0.0)
+            peer = peers.named(member.name)
+            if bound <= 0.0 or (peer is not None and peer.departed is not None):
+                continue
+            owned = {vip for vip, owner in record.owners.items() if owner == member.name}
+            owned |= {vip for vip, giver in record.handovers if giver == member.name}
+            silence = now - peer.heard if peer is not None else 0.0
+            lost.append(Lost(member, silence, bound, tuple(sorted(owned))))
+        return tuple(lost)
+
+    def requests(self, now: float, matured: bool) -> Requests:
+        """Everything that is to be decided, as of now. `matured`: the maturity time is over."""
+        record = self.record
+        if record is None:
+            return Requests()
+        mine = record.standings.get(self.me.name)
+        standing = self.standing()
+        released = tuple(
+            sorted(
+                vip for vip, giver in record.handovers if giver == self.me.name and vip not in self.ownership.holdings
+            )
+        )
+        share = self._neighbours is not None and now >= self._neighbours_after
+        share = share and record.neighbours.get(self.me.name, 0) < self._neighbours_version
+        return Requests(
+            mature=matured and not record.mature,
+            standing=standing if standing != mine else None,
+            released=released,
+            operator=tuple(self.operator),
+            neighbours=self._neighbours if share else None,
+            neighbours_version=self._neighbours_version if share else 0,
+        )
+
+    def neighbours_read(self, entries: tuple[NeighbourEntry, ...]) -> None:
+        if entries != self._neighbours:
+            self._neighbours, self._neighbours_version = entries, self._neighbours_version + 1
+
+    def uncovered(self) -> tuple[VipName, ...]:
+        """For the heartbeat: what our view does not serve, as far as this node knows."""
+        if self.record is None or not self.record.mature:
+            return ()
+        own = tuple(vip for vip in self._orders if vip not in self.ownership.holdings)
+        return tuple(sorted({*self.record.uncovered(), *own}))
+
+    # Views.
+
+    def installed(self, now: float, change: Installed, peers: Peers) -> Outputs:
+        """Delivers the flush, then begins the new view with its placement (R6, R8)."""
+        install, previous = change.install, change.previous
+        out: Outputs = []
+        for entry in change.flush:
+            assert previous is not None
+            out += self.deliver(now, entry, previous.id, flushed=True)
+        view = install.view
+        left = tuple(m for m in previous.members if m not in view) if previous is not None else ()
+        cause = _view_cause(install, previous, left, change.left_by_word)
+        former = self.record
+        self.record = first_record(install, change.tables)
+        self._yielded = False
+        self._open_round = None
+        self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
+        self._not_before = {vip: now + wait for vip, wait in install.waits}
+        self._neighbours_after = now + self.settings.timing.heartbeat
+        self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
+        self._take_orders(now, install, former, left, change, peers)
+        out.append(_view_installed(now, change, left, cause))
+        if install.mature and not self.mature:
+            self.mature = True
+            out.append(BecameMature(now))
+        out += [ForgetNeighbours(member.name) for member in left if member.name not in view.names()]
+        others = {recovered.old_view for recovered in install.recovered}
+        if len(others) > 1:
+            # The one that keeps a VIP says so after every merge; all the ancestors forget that.
+            out += self.ownership.announce(now, list(self._orders), Occasion.MERGE)
+        out.append(self._differing(now, install))
+        self.changed = True
+        return out
+
+    def _take_orders(
+        self,
+        now: float,
+        install: Install,
+        former: Record | None,
+        left: tuple[Member, ...],
+        change: Installed,
+        peers: Peers,
+    ) -> None:
+        gone = {member.name: member for member in left}
+        old_owners = former.expected() if former is not None else {}
+        self._orders = {}
+        for vip, owner in install.owners:
+            if owner != self.me.name or vip not in self._own:
+                continue
+            holder = gone.get(old_owners.get(vip, NodeName("")))
+            holding = self.ownership.holdings.get(vip)
+            if holding is not None and holding.phase is not Phase.RELEASING:
+                self._orders[vip] = Order(holding.cause, holding.since)
+            elif holder is not None:
+                by_word = holder in change.left_by_word
+                peer = peers.named(holder.name)
+                since = peer.heard if peer is not None else now
+                self._orders[vip] = Order(Cause.LEAVE if by_word else Cause.FAILOVER, since)
+            else:
+                fresh = former is None or not former.mature
+                self._orders[vip] = Order(Cause.START if fresh else Cause.FAILOVER, change.failed_since or now)
+
+    def _differing(self, now: float, install: Install) -> Event:
+        assert self.record is not None
+        names = install.view.names()
+        members = tuple(
+            name for name, state in zip(names, install.states, strict=True) if state.digest != self.settings.digest
+        )
+        return ConfigDiffers(now, members, self.record.disputed())
+
+    # Decisions.
+
+    def deliver(self, now: float, entry: Entry, view: ViewId, *, flushed: bool) -> Outputs:
+        """One decision in agreed order; flushed ones change the record only (R6)."""
+        record = self.record
+        assert record is not None
+        decision = entry.decision
+        record.apply(entry.seq, decision)
+        self.changed = True
+        out: Outputs = [Decided(now, view, entry.seq, decision, flushed)]
+        match decision:
+            case Matured(owners=owners):
+                if not self.mature:
+                    self.mature = True
+                    out.append(BecameMature(now))
+                self._order(owners, Cause.START, now, flushed)
+            case Assigned(owners=owners, cause=cause):
+                self._order(owners, cause, now, flushed)
+            case Moves(moves=moves, timed=timed):
+                out.append(BalanceRound(now, view, entry.seq, moves, timed))
+                self._open_round = (view, entry.seq, now)
+                for move in moves:
+                    self._moving_since[move.vip] = now
+                    if move.giver == self.me.name:
+                        self._orders.pop(move.vip, None)
+                        self._release_causes[move.vip] = move.cause
+            case HandedOver(moves=moves):
+                if not flushed:
+                    out += self._handed_over(now, moves)
+                if self._open_round is not None and not record.handovers:
+                    began = self._open_round
+                    out.append(BalanceRoundDone(now, began[0], began[1], now - began[2]))
+                    self._open_round = None
+            case NeighboursShared(member=member, entries=entries):
+                if member != self.me.name:
+                    out.append(LearnNeighbours(member, entries))
+            case StandingChanged() | Answered():
+                pass
+            case _:
+                assert_never(decision)
+        if isinstance(decision, Matured | Moves | Answered):
+            out += self._answered(now, decision.answers)
+        return out
+
+    def _order(self, owners: Sequence[tuple[VipName, NodeName]], cause: Cause, now: float, flushed: bool) -> None:
+        for vip, owner in owners:
+            if owner == self.me.name and vip in self._own and not flushed:
+                self._orders[vip] = Order(cause, now)
+
+    def _handed_over(self, now: float, moves: Sequence[Move]) -> Outputs:
+        """Takes what was given up for us; what we held already (a merge's winner) is announced again (R13)."""
+        again = []
+        for move in moves:
+            if move.taker != self.me.name or move.vip not in self._own:
+                continue
+            if move.vip in self._orders:
+                again.append(move.vip)
+            else:
+                self._orders[move.vip] = Order(move.cause, self._moving_since.get(move.vip, now))
+        return self.ownership.announce(now, again, Occasion.MERGE)
+
+    def _answered(self, now: float, answers: tuple[tuple[NodeName, int], ...]) -> Outputs:
+        out: Outputs = []
+        done = {number for name, number in answers if name == self.me.name}
+        for request in [request for request in self.operator if request.number in done]:
+            self.operator.remove(request)
+            out.append(OperatorAnswered(now, request.number, request.verb, ""))
+        return out
+
+    # Acting.
+
+    def reconcile(self, now: float, outsiders: Sequence[Peer]) -> Outputs:
+        """Makes the interfaces follow the record. Not to be called while gathering (R2)."""
+        record = self.record
+        if record is None:
+            return []
+        waiting: dict[VipName, str] = {}
+
+        def may_acquire(vip: VipName) -> bool:
+            if self._not_before.get(vip, now) > now:
+                waiting[vip] = "lease"
+            elif any(peer.covers(vip) for peer in outsiders):
+                waiting[vip] = "covered"
+            return vip not in waiting
+
+        orders = self._orders if record.mature else {}
+        out = self.ownership.reconcile(now, orders, may_acquire, self._release_cause)
+        out += [VipWaits(now, vip, why) for vip, why in waiting.items() if self.waiting.get(vip) != why]
+        self.waiting = waiting
+        return out
+
+    def waits_until(self) -> float:
+        """When a waiting VIP is to be looked at again, leases only."""
+        leased = [self._not_before[vip] for vip, why in self.waiting.items() if why == "lease"]
+        return min(leased, default=float("inf"))
+
+    def _release_cause(self, vip: VipName) -> Cause:
+        return self._release_causes.get(vip, Cause.MERGE)
+
+    def release_everything(self, now: float, cause: Cause) -> Outputs:
+        """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
+        self._orders = {}
+        self._yielded = True
+        self._release_causes = dict.fromkeys(self.ownership.holdings, cause)
+        return self.ownership.release(now, list(self.ownership.holdings), self._release_cause)
+
+    def release_redefined(self, now: float, old: Settings) -> Outputs:
+        """After a reload: what is no longer defined, or defined otherwise."""
+        kept = {vip.name: vip.addresses for vip in self.settings.vips}
+        gone = [vip.name for vip in old.vips if kept.get(vip.name) != vip.addresses]
+        held = [vip for vip in gone if vip in self.ownership.holdings]
+        for vip in gone:
+            self._orders.pop(vip, None)
+        self._release_causes.update(dict.fromkeys(held, Cause.RELOAD))
+        return self.ownership.release(now, held, self._release_cause)
+
+    def keeps(self, operational: bool) -> Callable[[VipName], bool]:
+        """Whether an addition that was just confirmed may stay: declared while gathering, ours otherwise."""
+        if operational:
+            return lambda vip: vip in self._orders
+        return lambda vip: not self._yielded
+
+    def owns_or_gives(self) -> bool:
+        """Whether the agreed record still connects this node with any VIP."""
+        record = self.record
+        if record is None:
+            return False
+        name = self.me.name
+        return name in record.owners.values() or any(giver == name for _, giver in record.handovers)
+
+    def left(self) -> None:
+        """Out of the group by one's own will: the next life in it begins immature."""
+        self.record, self.mature, self.leaving = None, False, False
+        self._orders = {}
+        self.waiting = {}
+
+    def report(self, now: float) -> Outputs:
+        """The agreed table, once after it changed."""
+        record = self.record
+        if not self.changed or record is None:
+            return []
+        self.changed = False
+        standings = record.standings
+        return [
+            OwnersChanged(
+                now,
+                tuple(sorted(record.owners.items())),
+                record.uncovered() if record.mature else tuple(spec.name for spec in record.specs),
+                spread(record.candidates(), record.specs, record.owners),
+            ),
+            StandingsChanged(
+                now,
+                tuple(name for name in record.view.names() if not standings[name].fit),
+                tuple(name for name in record.view.names() if standings[name].draining),
+                tuple(name for name in record.view.names() if standings[name].leaving),
+            ),
+        ]
+
+
+def _table_told(peer: Peer) -> str | None:
+    if peer.heartbeat is not None and (peer.join is None or peer.heartbeat_at >= peer.join_at):
+        return peer.heartbeat.table
+    return peer.join.state.table if peer.join is not None else None
+
+
+def _view_cause(
+    install: Install, previous: View | None, left: tuple[Member, ...], by_word: frozenset[Member]
+) -> ViewCause:
+    joined = [m for m in install.view.members if previous is None or m not in previous]
+    with_views = {member for recovered in install.recovered for member in recovered.members}
+    if left and joined:
+        return ViewCause.NETWORK
+    if left:
+        return ViewCause.LEAVE if all(member in by_word for member in left) else ViewCause.DISCONNECT
+    if previous is None:
+        return ViewCause.JOIN
+    if joined:
+        return ViewCause.MERGE if any(member in with_views for member in joined) else ViewCause.JOIN
+    return ViewCause.NETWORK
+
+
+def _view_installed(now: float, change: Installed, left: tuple[Member, ...], cause: ViewCause) -> Event:
+    install, previous = change.install, change.previous
+    view = install.view
+    grouped = [recovered.members for recovered in install.recovered]
+    alone = [(m,) for m in view.members if not any(m in group for group in grouped)]
+    return ViewInstalled(
+        at=now,
+        view=view,
+        previous=previous.id if previous is not None else None,
+        joined=tuple(m for m in view.members if previous is None or m not in previous),
+        left=left,
+        cause=cause,
+        together=(*grouped, *alone),
+        mature=install.mature,
+        gather_started=change.gather_started,
+        failed_since=change.failed_since,
+        owners=install.owners,
+    )

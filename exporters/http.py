@@ -1,0 +1,189 @@
+"""HTTP for people, probes and Prometheus. It reads; nothing can be changed by it."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from agent import __version__
+from exporters import listen
+from exporters.history import History, Recorded
+from exporters.metrics import Metrics
+from exporters.schema import ErrorResponse
+from exporters.status import Status
+
+STREAMS_MAX = 32
+"""Clients of the event stream at a time."""
+
+TURN_MAX = 2.0
+"""Seconds without a turn of the agent after which it is not healthy."""
+
+KEEPALIVE = 15.0
+"""Seconds between comments on an idle stream, so that proxies keep it and dead clients are found."""
+
+STUCK = 10.0
+"""Seconds that a client of the stream may take for one write."""
+
+LANDING = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Molehill: {node}</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>
+<body><h1>Molehill {version}</h1><p>Node {node} of cluster {cluster}.</p><ul>
+<li><a href="api/v1/status">status</a></li>
+<li><a href="api/v1/events">events</a></li>
+<li><a href="metrics">metrics</a></li>
+<li><a href="-/healthy">healthy</a></li>
+<li><a href="-/ready">ready</a></li>
+</ul></body></html>
+"""
+
+
+class Http:
+    """`start`, then `close`. `idle` tells for how many seconds the agent has not taken a turn."""
+
+    def __init__(self, status: Status, metrics: Metrics, history: History, *, idle: Callable[[], float]) -> None:
+        self._status = status
+        self._metrics = metrics
+        self._history = history
+        self._idle = idle
+        self._streams = 0
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+        """Where it listens; of use when port 0 was asked for."""
+
+    async def start(self, address: str) -> None:
+        """`address` as in `http.listen`. Raises `listen.ListenError`."""
+        sock = listen.open_socket(address)
+        self.port = sock.getsockname()[1]
+        app = web.Application(middlewares=[_errors])
+        app.add_routes(
+            [
+                web.get("/", self._landing),
+                web.get("/-/healthy", self._healthy),
+                web.get("/-/ready", self._ready),
+                web.get("/metrics", self._scrape),
+                web.get("/api/v1/status", self._snapshot),
+                web.get("/api/v1/events", self._events),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+
+    async def close(self) -> None:
+        """Ends the streams too."""
+        self._history.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _landing(self, request: web.Request) -> web.Response:
+        settings = self._status.settings
+        words = {"version": __version__, "node": settings.node, "cluster": settings.cluster}
+        page = LANDING.format(**{name: html.escape(word) for name, word in words.items()})
+        return web.Response(text=page, content_type="text/html")
+
+    async def _healthy(self, request: web.Request) -> web.Response:
+        idle = self._idle()
+        if idle >= TURN_MAX:
+            return web.Response(status=503, text=f"not healthy: the agent took no turn for {idle:.1f} s\n")
+        return web.Response(text="healthy\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reason = self._status.not_ready
+        return web.Response(status=503, text=f"not ready: {reason}\n") if reason else web.Response(text="ready\n")
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        body, content_type = await self._metrics.scrape(request.headers.get("Accept", ""))
+        response = web.Response(body=body, headers={"Content-Type": content_type}, zlib_executor_size=4_096)
+        response.enable_compression()
+        return response
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        status = self._status.copy()
+        body = await asyncio.to_thread(lambda: status.snapshot().model_dump_json())
+        return web.json_response(text=body)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        since = _since(request)
+        if "text/event-stream" in request.headers.get("Accept", ""):
+            return await self._stream(request, since)
+        events = self._history.since(since)
+        answer = {"first": self._history.first, "last": self._history.last, "events": events}
+        return web.json_response(text=await asyncio.to_thread(json.dumps, answer))
+
+    async def _stream(self, request: web.Request, since: int) -> web.StreamResponse:
+        if self._streams >= STREAMS_MAX:
+            return _error(503, f"{STREAMS_MAX} clients follow the events already: end one of them or ask later")
+        self._streams += 1
+        try:
+            response = web.StreamResponse(
+                headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            )
+            await response.prepare(request)
+            async with aclosing(self._history.follow(since)) as events:
+                await _pour(response, events)
+            return response
+        finally:
+            self._streams -= 1
+
+
+async def _pour(response: web.StreamResponse, events: AsyncGenerator[Recorded, None]) -> None:
+    """Until the history closes, the client goes (aiohttp cancels this handler or a write fails), or it is stuck."""
+    coming = asyncio.ensure_future(anext(events))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=KEEPALIVE)
+            if not done:
+                piece = b": still here\n\n"
+            else:
+                event = coming.result()
+                piece = f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                coming = asyncio.ensure_future(anext(events))
+            async with asyncio.timeout(STUCK):
+                await response.write(piece)
+    except (StopAsyncIteration, TimeoutError, ConnectionError):
+        return
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+def _since(request: web.Request) -> int:
+    """The query's `since`, or where a stream that is taken up again stopped; 0: from the beginning."""
+    unknown = sorted(set(request.query) - {"since"})
+    if unknown:
+        raise BadQuery(f"unknown parameter {unknown[0]!r}: only `since` is known")
+    text = request.headers.get("Last-Event-ID") or request.query.get("since", "0")
+    if len(request.query.getall("since", [])) > 1 or not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise BadQuery(f"since={text!r} is not the number of an event: take a `seq` of an earlier answer, or 0")
+    return int(text)
+
+
+class BadQuery(Exception):
+    pass
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as JSON."""
+    try:
+        return await handler(request)
+    except BadQuery as error:
+        return _error(400, str(error))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = _error(405, f"{error.method} is not allowed: HTTP only reads; to change something use `molehill`")
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound:
+        return _error(404, f"{request.path} is not here: see / for what is")
+
+
+def _error(status: int, text: str) -> web.Response:
+    return web.json_response(text=ErrorResponse(error=text).model_dump_json(), status=status)

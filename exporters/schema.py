@@ -1,0 +1,119 @@
+"""What `/api/v1/status` and `/api/v1/events` answer. The control socket's `status` is the same."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ViewStatus(Schema):
+    id: str
+    """`epoch-coordinator-incarnation`."""
+    members: list[str]
+    """In agreed order."""
+    since: datetime
+    cause: Literal["join", "leave", "disconnect", "network", "merge"]
+
+
+class MemberStatus(Schema):
+    name: str
+    incarnation: int | None
+    """None: never heard."""
+    address: str | None
+    """None: not configured with an address (broadcast, multicast)."""
+    in_view: bool
+    heard: datetime | None
+    """Last heartbeat; None for this node itself and for who was never heard."""
+    rtt: float | None
+    """Seconds there and back, of the last heartbeat that told it."""
+    fit: bool
+    draining: bool
+    leaving: bool
+    config_matches: bool
+    vips: int
+    """VIPs that it owns."""
+
+
+class VipStatus(Schema):
+    name: str
+    addresses: list[str]
+    """`interface:address/prefix` as this node puts them up; empty: not configured here."""
+    owner: str | None
+    """As the group agreed; None: nobody."""
+    held: bool
+    """Its addresses are up on this node."""
+    state: Literal["held", "acquiring", "releasing", "waiting", "failed", "elsewhere", "uncovered"]
+    """This node's part in it."""
+    since: datetime | None
+    """When the owner became the owner, or the VIP became uncovered; None: since ever."""
+    cause: str | None
+    """Why it went there last."""
+    prefer: list[str]
+    nodes: list[str]
+    """The only nodes that may hold it; empty: any."""
+
+
+class ArpCacheStatus(Schema):
+    local: int
+    shared: int
+
+
+class EngineStatus(Schema):
+    kind: Literal["embedded", "spread", "corosync"]
+    heartbeat: float
+    """Seconds."""
+    failure_timeout: float
+    """Seconds."""
+
+
+class LeaseStatus(Schema):
+    layer: str
+    active: bool
+
+
+class StatusResponse(Schema):
+    cluster: str
+    node: str
+    state: str
+    """BOOT, GATHER, RUN, BALANCE, LEFT."""
+    mature: bool
+    fit: bool
+    draining: bool
+    quorate: bool
+    """Always true under `partition: component`."""
+    view: ViewStatus | None
+    members: list[MemberStatus]
+    vips: list[VipStatus]
+    leases: list[LeaseStatus]
+    """Empty: addresses are not leased."""
+    arp_cache: ArpCacheStatus
+    engine: EngineStatus
+    version: str
+
+
+class EventResponse(Schema):
+    seq: int
+    time: datetime
+    type: str
+    level: Literal["debug", "info", "warning", "error"]
+    cause: str | None
+    message: str
+    fields: dict[str, object]
+
+
+class EventsResponse(Schema):
+    first: int
+    """Oldest event that is still kept."""
+    last: int
+    """Newest event; ask again with `since` = the last `seq` received until they are equal."""
+    events: list[EventResponse]
+
+
+class ErrorResponse(Schema):
+    error: str

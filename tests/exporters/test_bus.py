@@ -1,0 +1,99 @@
+import asyncio
+import io
+
+from agent.core.events import BecameMature, Event
+from exporters import bus as bus_module
+from exporters.bus import Bus
+
+
+def event(number: int) -> Event:
+    return BecameMature(at=float(number))
+
+
+async def test_events_reach_every_subscriber_in_order_and_after_the_publisher_went_on() -> None:
+    bus = Bus(asyncio.get_running_loop())
+    seen: list[tuple[str, float]] = []
+    done = asyncio.Event()
+    bus.subscribe("a", lambda it: seen.append(("a", it.at)))
+    bus.subscribe("b", lambda it: seen.append(("b", it.at)))
+    bus.subscribe("end", lambda it: done.set() if it.at == 2 else None)
+    for number in range(3):
+        bus.publish(event(number))
+    assert seen == []
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert seen == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+async def test_the_loop_gets_its_turn_between_slices() -> None:
+    """Each event costs 1 ms of a clock that only observing moves: no slice may take more than its time and one event."""
+    now = 0.0
+    slices: list[int] = []
+    done = asyncio.Event()
+
+    def observe(it: Event) -> None:
+        nonlocal now
+        now += 0.001
+        slices[-1] += 1
+        if it.at == 19:
+            done.set()
+
+    bus = Bus(asyncio.get_running_loop(), timer=lambda: now)
+    bus.subscribe("slow", observe)
+    for number in range(20):
+        bus.publish(event(number))
+    while not done.is_set():
+        slices.append(0)
+        bus.drain()
+    assert sum(slices) == 20
+    assert max(slices) <= bus_module.SLICE / 0.001 + 1
+    assert bus_module.SLICE + 0.001 < 0.005
+
+
+async def test_a_flood_leaves_the_loop_responsive() -> None:
+    """A loop that is asked for a turn every millisecond gets many of them while 20,000 events are observed."""
+    turns = 0
+    done = asyncio.Event()
+    bus = Bus(asyncio.get_running_loop())
+    bus.subscribe("work", lambda it: sum(range(200)))
+    bus.subscribe("end", lambda it: done.set() if it.at == 19_999 else None)
+    for number in range(20_000):
+        bus.publish(event(number))
+    async with asyncio.timeout(30):
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns > 20
+
+
+async def test_a_subscriber_that_raises_is_removed_and_told_of_once() -> None:
+    complaints = io.StringIO()
+    bus = Bus(asyncio.get_running_loop(), complaints=complaints)
+    seen: list[float] = []
+
+    def broken(it: Event) -> None:
+        raise LookupError("no such thing")
+
+    bus.subscribe("broken", broken)
+    bus.subscribe("sound", lambda it: seen.append(it.at))
+    bus.publish(event(1))
+    bus.publish(event(2))
+    bus.flush()
+    assert seen == [1, 2]
+    assert bus.failed == ["broken"]
+    assert complaints.getvalue().count("broken failed on BecameMature(at=1.0)") == 1
+    assert complaints.getvalue().count("LookupError: no such thing") == 1
+
+
+async def test_a_full_queue_drops_the_newest_and_counts() -> None:
+    bus = Bus(asyncio.get_running_loop(), limit=2)
+    seen: list[float] = []
+    bus.subscribe("a", lambda it: seen.append(it.at))
+    for number in range(5):
+        bus.publish(event(number))
+    assert bus.dropped == 3
+    bus.flush()
+    assert seen == [0, 1]
+    bus.publish(event(9))
+    bus.flush()
+    assert seen == [0, 1, 9]

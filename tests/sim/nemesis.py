@@ -1,0 +1,201 @@
+"""Faults: which ones, how often, and at what is drawn from the seed (swarm testing)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from agent.core.inputs import (
+    BalanceRequested,
+    DrainRequested,
+    FitnessChanged,
+    Input,
+    JoinRequested,
+    LeaveRequested,
+    MoveRequested,
+    NeighboursRead,
+    VipsUnable,
+)
+from agent.core.view import NeighbourEntry
+from tests.sim.world import Host, World
+
+
+class Nemesis:
+    """Strikes at random moments until `quiet`; biased towards what a membership protocol gets wrong."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self.world = world
+        self.rng = rng
+        self.pace = rng.uniform(0.1, 1.2)
+        self.asked: list[tuple[Host, int]] = []
+        everything: list[Callable[[Host], None]] = [
+            self.crash,
+            self.crash_coordinator,
+            self.pause,
+            self.split,
+            self.one_way,
+            self.isolate,
+            self.flicker,
+            self.ask_around_partition,
+            self.leave,
+            self.stop,
+            self.drain,
+            self.unfit,
+            self.link,
+            self.lose_address,
+            self.kernel_refuses,
+            self.lossy,
+            self.balance,
+            self.move,
+            self.share,
+            self.restart_twice,
+        ]
+        self.arsenal = rng.sample(everything, rng.randint(2, 9))
+        self.active = True
+
+    def unleash(self) -> None:
+        self.world.after(self.rng.expovariate(1.0 / self.pace), self._strike)
+
+    def _strike(self) -> None:
+        if not self.active:
+            return
+        self.rng.choice(self.arsenal)(self._victim())
+        self.unleash()
+
+    def _victim(self) -> Host:
+        return self.rng.choice(list(self.world.hosts.values()))
+
+    def _later(self, longest: float, action: Callable[[], None]) -> None:
+        self.world.after(self.rng.uniform(0.0, longest), lambda: action() if self.active else None)
+
+    def _tell(self, host: Host, item: Input) -> None:
+        self.world.feed(host, item)
+
+    # Machines.
+
+    def crash(self, host: Host) -> None:
+        self.world.crash(host)
+        self._later(3.0, lambda: self._start(host))
+
+    def _start(self, host: Host) -> None:
+        if host.node is None:
+            self.world.start(host)
+
+    def crash_coordinator(self, host: Host) -> None:
+        """In the middle of what it decides: shortly after a request, a decision may be in flight."""
+        view = host.node.membership.view if host.node is not None else None
+        if view is None:
+            return
+        target = self.world.hosts[view.id.coordinator.name]
+        self.balance(host)
+        self.world.after(self.rng.uniform(0.0, 2e-3), lambda: self.crash(target) if self.active else None)
+
+    def restart_twice(self, host: Host) -> None:
+        """A new life meets messages of the old ones."""
+        for _ in range(2):
+            self.world.crash(host)
+            self.world.start(host)
+
+    def pause(self, host: Host) -> None:
+        self.world.pause(host)
+        self.world.after(self.rng.choice((0.02, 0.2, 0.5, 2.0)), lambda: self.world.resume(host))
+
+    def kernel_refuses(self, host: Host) -> None:
+        host.fails = self.rng.choice((0.0, 0.3, 1.0))
+        self._later(3.0, lambda: setattr(host, "fails", 0.0))
+
+    def lose_address(self, host: Host) -> None:
+        self.world.lose_address(host)
+
+    def link(self, host: Host) -> None:
+        vips = [vip.name for vip in host.settings.vips]
+        unable = tuple((vip, "interface_down") for vip in vips if self.rng.random() < 0.5)
+        self._tell(host, VipsUnable(unable))
+        self._later(2.0, lambda: self._tell(host, VipsUnable(())))
+
+    # Network.
+
+    def split(self, host: Host) -> None:
+        names = set(self.world.hosts)
+        group = {name for name in names if self.rng.random() < 0.5}
+        self.world.network.split(set(group), set(names))
+        self._heal_later()
+
+    def isolate(self, host: Host) -> None:
+        self.world.network.split({host.name}, set(self.world.hosts))
+        self._heal_later()
+
+    def one_way(self, host: Host) -> None:
+        other = self._victim()
+        self.world.network.cut.add((host.name, other.name))
+        self._heal_later()
+
+    def flicker(self, host: Host) -> None:
+        """Cut and healed within about a failure timeout: the excluded are alive and still holding."""
+        self.world.network.split({host.name}, set(self.world.hosts))
+        self.world.after(self.rng.uniform(0.25, 0.6), lambda: self.world.network.cut.clear())
+
+    def _heal_later(self) -> None:
+        self._later(3.0, lambda: self.world.network.cut.clear())
+
+    def lossy(self, host: Host) -> None:
+        network = self.world.network
+        network.loss = self.rng.choice((0.0, 0.02, 0.1, 0.2))
+        network.duplicate = self.rng.choice((0.0, 0.05))
+        network.late = self.rng.choice((0.0, 0.05, 0.3))
+        self._later(3.0, network.heal)
+
+    # People.
+
+    def leave(self, host: Host) -> None:
+        self._tell(host, LeaveRequested(stop=False))
+        self._later(3.0, lambda: self._tell(host, JoinRequested()))
+
+    def stop(self, host: Host) -> None:
+        self._tell(host, LeaveRequested(stop=True))
+        self._later(4.0, lambda: self._start(host))
+
+    def drain(self, host: Host) -> None:
+        self._tell(host, DrainRequested(True))
+        self._later(2.0, lambda: self._tell(host, DrainRequested(False)))
+
+    def unfit(self, host: Host) -> None:
+        self._tell(host, FitnessChanged(False))
+        self._later(2.0, lambda: self._tell(host, FitnessChanged(True)))
+
+    def balance(self, host: Host) -> None:
+        self._tell(host, BalanceRequested())
+
+    def move(self, host: Host) -> None:
+        vip = self.rng.choice(host.settings.vips).name
+        self._tell(host, MoveRequested(vip, self._victim().name))
+
+    def share(self, host: Host) -> None:
+        entry = NeighbourEntry(f"10.0.0.{self.rng.randint(1, 9)}", "02:00:00:00:00:01")
+        self._tell(host, NeighboursRead((entry,)))
+
+    def ask_around_partition(self, host: Host) -> None:
+        self.move(host)
+        self.world.after(self.rng.uniform(0.0, 1e-3), lambda: self.split(host) if self.active else None)
+        self.balance(self._victim())
+
+    # The end of it.
+
+    def quiet(self) -> None:
+        """Heals everything; who is down is started or stays down."""
+        self.active = False
+        self.world.network.heal()
+        for host in self.world.hosts.values():
+            host.fails = 0.0
+            self.world.resume(host)
+            if host.node is None and self.rng.random() < 0.8:
+                self.world.start(host)
+            elif host.node is not None:
+                self._calm(host)
+
+    def _calm(self, host: Host) -> None:
+        for item in (FitnessChanged(True), DrainRequested(False), VipsUnable(())):
+            self._tell(host, item)
+        node = host.node
+        if node is not None and (node.serving.leaving or not node.membership.active) and not node._stop_after_leave:
+            self._tell(host, JoinRequested())

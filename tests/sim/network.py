@@ -1,0 +1,40 @@
+"""A network that loses, delays, duplicates, reorders, and cuts links one way and two ways."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Network:
+    rng: random.Random
+    loss: float = 0.0
+    duplicate: float = 0.0
+    delay: tuple[float, float] = (80e-6, 250e-6)
+    """Seconds, one way."""
+    late: float = 0.0
+    """Share of messages that take up to `late_by` longer: reordering."""
+    late_by: float = 0.05
+    cut: set[tuple[str, str]] = field(default_factory=set)
+    """Directed links that carry nothing."""
+
+    def deliveries(self, source: str, target: str) -> list[float]:
+        """Delays after which copies of one message arrive; empty: lost."""
+        if (source, target) in self.cut or self.rng.random() < self.loss:
+            return []
+        copies = 2 if self.rng.random() < self.duplicate else 1
+        return [self._delay() for _ in range(copies)]
+
+    def _delay(self) -> float:
+        delay = self.rng.uniform(*self.delay)
+        return delay + self.rng.uniform(0.0, self.late_by) if self.rng.random() < self.late else delay
+
+    def split(self, group: set[str], everyone: set[str]) -> None:
+        for one in group:
+            for other in everyone - group:
+                self.cut |= {(one, other), (other, one)}
+
+    def heal(self) -> None:
+        self.cut.clear()
+        self.loss = self.duplicate = self.late = 0.0

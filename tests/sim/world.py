@@ -1,0 +1,205 @@
+"""Virtual time: n real cores, their kernels, and the network between them. One seed, one run."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.core.effects import Acquire, Announce, Release, Send, Stop
+from agent.core.events import Event
+from agent.core.ids import Member, NodeName, VipName
+from agent.core.inputs import (
+    AddressesAdded,
+    AddressesFailed,
+    AddressesRemoved,
+    AddressLost,
+    Input,
+    Received,
+    Timer,
+)
+from agent.core.node import Node
+from agent.core.settings import Settings
+from tests.sim.network import Network
+
+SOCKET_BUFFER = 500
+"""Messages that wait for a paused agent."""
+
+
+@dataclass(eq=False)
+class Host:
+    """A machine: its kernel stays when the agent dies."""
+
+    name: NodeName
+    settings: Settings
+    node: Node | None = None
+    incarnation: int = 0
+    up: set[VipName] = field(default_factory=set)
+    """Addresses that the kernel has."""
+    paused: bool = False
+    backlog: list[Input] = field(default_factory=list)
+    rate: float = 1.0
+    offset: float = 0.0
+    armed: float = float("inf")
+    busy_until: float = 0.0
+    """Netlink is one queue."""
+    fails: float = 0.0
+    """Share of acquisitions that the kernel refuses."""
+
+    def clock(self, now: float) -> float:
+        return now * self.rate + self.offset
+
+    def from_clock(self, local: float) -> float:
+        return (local - self.offset) / self.rate
+
+
+class Observer:
+    """What the checkers see of each step."""
+
+    def before(self, host: Host, now: float, item: Input) -> None: ...
+
+    def after(self, host: Host, now: float, item: Input, outputs: list[object]) -> None: ...
+
+    def crashed(self, host: Host, member: Member) -> None: ...
+
+
+class World:
+    def __init__(self, seed: int, settings: list[Settings], observer: Observer) -> None:
+        self.rng = random.Random(seed)
+        self.network = Network(random.Random(seed ^ 0x5EED))
+        self.hosts = {settings.node: Host(settings.node, settings) for settings in settings}
+        self.observer = observer
+        self.now = 0.0
+        self.steps = 0
+        self.events: list[tuple[float, NodeName, Event]] = []
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    # Time.
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (when, self._count, action))
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def run(self, until: float) -> None:
+        while self._queue and self._queue[0][0] <= until:
+            when, _, action = heapq.heappop(self._queue)
+            self.now = max(self.now, when)
+            action()
+        self.now = max(self.now, until)
+
+    # Hosts.
+
+    def start(self, host: Host, *, draining: bool = False) -> None:
+        host.incarnation += 1
+        host.up.clear()  # strays are removed at start
+        host.paused, host.backlog = False, []
+        host.rate = 1.0 + self.rng.uniform(-5e-4, 5e-4)
+        host.offset = self.rng.uniform(0.0, 1000.0)
+        host.node = Node(host.settings, host.incarnation, draining=draining)
+        host.armed = float("inf")
+        self.feed(host, Timer())
+
+    def crash(self, host: Host) -> None:
+        if host.node is not None:
+            self.observer.crashed(host, host.node.me)
+        host.node, host.paused, host.backlog = None, False, []
+
+    def pause(self, host: Host) -> None:
+        host.paused = True
+
+    def resume(self, host: Host) -> None:
+        """The pump drains the socket, then looks at the time."""
+        if not host.paused:
+            return
+        host.paused = False
+        backlog, host.backlog = host.backlog, []
+        for item in [*backlog, Timer()]:
+            self.feed(host, item)
+
+    def feed(self, host: Host, item: Input) -> None:
+        if host.node is None:
+            return
+        if host.paused:
+            if not isinstance(item, Timer) and len(host.backlog) < SOCKET_BUFFER:
+                host.backlog.append(item)
+            return
+        self.steps += 1
+        self.observer.before(host, self.now, item)
+        outputs = host.node.step(host.clock(self.now), item)
+        for output in outputs:
+            self._carry_out(host, output)
+        self.observer.after(host, self.now, item, list(outputs))
+        self._arm(host)
+
+    def _arm(self, host: Host) -> None:
+        node = host.node
+        if node is None:
+            return
+        due = max(self.now, host.from_clock(node.deadline()))
+        if due < host.armed - 1e-9 or host.armed <= self.now:
+            host.armed = due
+            self.at(due + 1e-6, lambda: self._fire(host, node, due))
+
+    def _fire(self, host: Host, node: Node, due: float) -> None:
+        if host.node is not node or host.armed != due:
+            return
+        host.armed = float("inf")
+        if host.paused:
+            return
+        self.feed(host, Timer())
+
+    # Effects.
+
+    def _carry_out(self, host: Host, output: object) -> None:
+        match output:
+            case Send(message=message, to=to):
+                assert host.node is not None
+                received = Received(host.node.me, message)
+                for name in to or [name for name in self.hosts if name != host.name]:
+                    target = self.hosts[NodeName(name)]
+                    for delay in self.network.deliveries(host.name, name):
+                        self.after(delay, lambda target=target: self.feed(target, received))  # type: ignore[misc]
+            case Acquire(vips=vips):
+                self._kernel(host, lambda: self._add(host, vips))
+            case Release(vips=vips):
+                self._kernel(host, lambda: self._remove(host, vips))
+            case Stop():
+                self.after(0.0, lambda node=host.node: self._stop(host, node))  # type: ignore[misc]
+            case Announce():
+                pass
+
+    def _stop(self, host: Host, node: Node | None) -> None:
+        if host.node is node:
+            self.crash(host)
+
+    def _kernel(self, host: Host, work: Callable[[], None]) -> None:
+        node = host.node
+        host.busy_until = max(self.now, host.busy_until) + self.rng.uniform(5e-5, 2e-3)
+        self.at(host.busy_until, lambda: work() if host.node is node else None)
+
+    def _add(self, host: Host, vips: tuple[VipName, ...]) -> None:
+        good = tuple(vip for vip in vips if self.rng.random() >= host.fails)
+        for vip in set(vips) - set(good):
+            host.up.discard(vip)
+        host.up |= set(good)
+        if good:
+            self.feed(host, AddressesAdded(good))
+        for vip in vips:
+            if vip not in good:
+                self.feed(host, AddressesFailed(vip, "netlink", "simulated"))
+
+    def _remove(self, host: Host, vips: tuple[VipName, ...]) -> None:
+        host.up -= set(vips)
+        self.feed(host, AddressesRemoved(vips))
+
+    def lose_address(self, host: Host) -> None:
+        """Somebody deletes an address by hand."""
+        if host.up and host.node is not None:
+            vip = self.rng.choice(sorted(host.up))
+            host.up.discard(vip)
+            self.feed(host, AddressLost(vip, "deleted by hand"))
