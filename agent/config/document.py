@@ -25,6 +25,7 @@ NODES_MAX = 1_000_000
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = "tag:yaml.org,2002:"
+_TAGS = frozenset({"null", "bool", "int", "float", "str", "map", "seq", "timestamp", "merge", "value"})
 
 
 def read_bytes(path: Path, limit: int = FILE_BYTES_MAX) -> bytes:
@@ -124,11 +125,13 @@ class _Reading:
         if self.nodes > NODES_MAX or len(location) > DEPTH_MAX:
             raise ConfigError([Problem(self.file, line, "aliases multiply without end", "write the values out")])
         self.places.setdefault(location, Place(self.file, line))
+        if node.tag.removeprefix(_TAG) not in _TAGS:
+            self.problems.append(Problem(self.file, line, f"tag {show(node.tag)} is not known", "remove the tag"))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(child, (*location, index)) for index, child in enumerate(node.value)]
-        return self._scalar(node, line)
+        return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -149,7 +152,7 @@ class _Reading:
             result[key] = self.value(value_node, (*location, key))
         return result
 
-    def _scalar(self, node: yaml.Node, line: int) -> Any:
+    def _scalar(self, node: yaml.Node) -> Any:
         text: str = node.value
         try:
             match node.tag.removeprefix(_TAG):
@@ -164,8 +167,6 @@ class _Reading:
                     return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
             return text
-        if not node.tag.startswith(_TAG):
-            self.problems.append(Problem(self.file, line, f"tag {show(node.tag)} is not known", "remove the tag"))
         return text
 
 

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from agent.config.models import Configuration
 from agent.config.problem import Invalid, Location, Origins, Problem, dotted
-from agent.config.values import show
+from agent.config.values import quoted, show
 
 _KINDS = {
     "string_type": "text",
@@ -57,7 +57,7 @@ def _explain(details: ErrorDetails, data: dict[str, Any], origins: Origins) -> P
         case "greater_than_equal" | "less_than_equal":
             return origins.problem(location, f"{name}: {show(value)} is out of range", f"write {_range(location)}")
         case kind if kind in _KINDS:
-            what = f"{name}: {show(value)} is not {_KINDS[kind]}"
+            what = f"{name} has no value" if value is None else f"{name}: {show(value)} is not {_KINDS[kind]}"
             return origins.problem(location, what, _form(kind, location, value))
         case _:
             return origins.problem(location, f"{name}: {show(value)}: {details['msg']}", "see docs/configuration.md")
@@ -157,7 +157,7 @@ def _form(kind: str, location: Location, value: Any) -> str:
         example = f", as in {_example(location)}" if field is not None and field.examples else ""
         return f"write it in brackets{example}"
     if kind == "string_type":
-        return f'put it in quotes: "{value}"' if not isinstance(value, dict | list) else "write one word"
+        return quoted(value)
     if kind in ("int_type", "int_from_float"):
         return f"write {_range(location)}, without quotes"
     if kind == "bool_type":

@@ -241,6 +241,9 @@ class NotifyRange(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _bare(cls, data: Any) -> Any:
+        if isinstance(data, str) and "/" not in data:
+            fix = "write arp-cache, or a range as in eth0:192.0.2.1/32"
+            raise Invalid(f"{show(data)} is neither a range of addresses nor arp-cache", fix)
         return {"range": data} if isinstance(data, str) else data
 
 

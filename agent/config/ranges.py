@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
-
 from agent.config.models import Configuration, NotifyRange
 from agent.config.values import IpNetwork
+from agent.drivers.targets import NotifyTarget
 
 TARGETS_MAX = 65_536
 """A /16. At 128 targets a second this takes nine minutes already."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotifyTarget:
-    """Hosts behind one interface. Only those on a VIP's own network are told of its moves."""
-
-    interface: str
-    network: IPv4Network | IPv6Network
-    throttle: int | None
-    """Targets a second; None: all at once."""
 
 
 def notify_targets(configuration: Configuration) -> tuple[NotifyTarget, ...]:

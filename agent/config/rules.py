@@ -159,7 +159,9 @@ def _vip_addresses(configuration: Configuration, origins: Origins) -> Iterator[F
     members = {address: name for name, address in configuration.engine.members.items()}
     for index, vip in enumerate(configuration.pool):
         place: Location = ("vips", index)
-        if (first := names.setdefault(vip.name, place)) != place:
+        # Two that are named after one address are the same mistake as the address given twice.
+        named = vip.name != str(vip.addresses[0].address)
+        if (first := names.setdefault(vip.name, place)) != place and named:
             yield Finding(
                 (*place, "name"),
                 f"VIP name '{vip.name}' is given twice",

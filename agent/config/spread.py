@@ -159,6 +159,8 @@ class _Parser:
     def _value(self, keyword: Token) -> Token:
         form = f"write `{keyword.text} = VALUE` with white space around '='"
         self.tokens.expect("=", f"'=' after {keyword.text}", form)
+        if _ends_block(self.tokens.next):
+            raise Wrong(self.tokens.next, f"expected a value after {keyword.text}, not {quote(self.tokens.next)}", form)
         return self.tokens.expect("word", f"a value after {keyword.text}", form)
 
     def _option(self, keyword: Token) -> Located[str]:
@@ -201,7 +203,7 @@ class _Parser:
             self._segment_address(segment, self.tokens.take())
         if not segment.addresses:
             raise Wrong(
-                self.tokens.next, f"an address expected after Spread_Segment, not {quote(self.tokens.next)}", _SEGMENT
+                self.tokens.next, f"expected an address after Spread_Segment, not {quote(self.tokens.next)}", _SEGMENT
             )
         opening = self.tokens.expect("{", "'{' after the segment's address", _SEGMENT)
         self.result.segments.append(segment)
@@ -283,7 +285,7 @@ def _ends_block(token: Token) -> bool:
 
 def _unknown(token: Token) -> tuple[str, str]:
     if token.kind in ("{", "}", "=") or token.quoted:
-        return f"a keyword expected, not {quote(token)}", "look at the line above for what is missing or too much"
+        return f"expected a keyword, not {quote(token)}", "look at the line above for what is missing or too much"
     if "=" in token.text:
         name, _, value = token.text.partition("=")
         return f"{quote(token)} is one word", f"put white space around '=': `{name} = {value}`"

@@ -60,7 +60,7 @@ class Tokens:
 
     def expect(self, kind: str, what: str, fix: str) -> Token:
         if self.next.kind != kind:
-            raise Wrong(self.next, f"{what} expected, not {quote(self.next)}", fix)
+            raise Wrong(self.next, f"expected {what}, not {quote(self.next)}", fix)
         return self.take()
 
     def report(self, line: int, what: str, fix: str, severity: Severity = "error") -> None:
@@ -73,7 +73,10 @@ class Tokens:
         self.report(line, what, fix, "warning")
 
     def statements(self, statement: Callable[[], None], starts: Callable[[Token], bool]) -> None:
-        """Reads statements to the end of the file; after an error goes on at the next word that `starts` one."""
+        """Reads statements to the end of the file; after an error goes on at the next word that `starts` one.
+
+        So does a word that begins a line and has a `=`: probably a misspelt keyword, an error of its own.
+        """
         while self.next.kind != "end":
             before = self.position
             try:
@@ -82,8 +85,13 @@ class Tokens:
                 self.report(wrong.token.line, wrong.what, wrong.fix)
                 if self.position == before:
                     self.take()
-                while self.next.kind != "end" and not starts(self.next):
+                while self.next.kind != "end" and not (starts(self.next) or self._assigns()):
                     self.take()
+
+    def _assigns(self) -> bool:
+        word, following = self.tokens[self.position : self.position + 2]
+        first = self.position == 0 or self.tokens[self.position - 1].line < word.line
+        return first and word.kind not in "{}=" and (following.kind == "=" or "=" in word.text)
 
     def block(self, opening: Token, ends: Callable[[Token], bool]) -> Iterator[Token]:
         """The first token of each entry up to the closing brace, which is taken.
@@ -96,13 +104,15 @@ class Tokens:
             yield self.next
 
     def entry(self, read: Callable[[], T]) -> T | None:
-        """One entry of a block; None when it was wrong and is reported."""
+        """One entry of a block; None when it was wrong and is reported. The rest of its line is passed over."""
         before = self.position
         try:
             return read()
         except Wrong as wrong:
             self.report(wrong.token.line, wrong.what, wrong.fix)
             if self.position == before:
+                self.take()
+            while self.next.line == wrong.token.line and self.next.kind not in ("{", "}", "end"):
                 self.take()
             return None
 

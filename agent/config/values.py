@@ -107,7 +107,8 @@ def _split_interface(whole: str, text: str, form: str) -> tuple[str | None, IpAd
     if rest.startswith("[") and rest.endswith("]"):
         rest = rest[1:-1]
     if not colon or not is_address(rest):
-        raise Invalid(f"{show(whole)}: {show(rest or text)} is not an IPv4 or IPv6 address", form)
+        inner = "" if (rest or text) == whole else f": {show(rest or text)}"
+        raise Invalid(f"{show(whole)}{inner} is not an IPv4 or IPv6 address", form)
     return parse_interface(interface), parse_ip(rest)
 
 
@@ -172,7 +173,7 @@ def parse_listen(value: object) -> Listen:
 def parse_node_name(value: object) -> str:
     """A member's name: what Spread takes for a daemon (addresses among them) and what fits a metric label."""
     if not isinstance(value, str):
-        raise Invalid(f"{show(value)} is not a name", f'put it in quotes: "{value}"')
+        raise Invalid(f"{show(value)} is not a name", quoted(value))
     if _NODE_NAME.fullmatch(value) is None:
         raise Invalid(
             f"{show(value)} is not a node name", "use up to 63 letters, digits and `._:-`, a letter or digit first"
@@ -183,7 +184,7 @@ def parse_node_name(value: object) -> str:
 def parse_word(value: object) -> str:
     """The name of a cluster, VIP or check: one word of visible ASCII."""
     if not isinstance(value, str):
-        raise Invalid(f"{show(value)} is not a name", f'put it in quotes: "{value}"')
+        raise Invalid(f"{show(value)} is not a name", quoted(value))
     if _WORD.fullmatch(value) is None:
         raise Invalid(f"{show(value)} is not a name", "use 1 to 64 visible ASCII characters without white space")
     return value
@@ -203,6 +204,11 @@ def parse_absolute_path(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise Invalid(f"{show(value)} is not an absolute path", "write the whole path, beginning with `/`")
     return value
+
+
+def quoted(value: object) -> str:
+    """The fix for what should be text and is not."""
+    return f'put it in quotes: "{value}"' if isinstance(value, int | float) else "write one word"
 
 
 def show(value: object) -> str:

@@ -179,7 +179,7 @@ class _Parser:
         if token.kind == "string" or (numbers and token.kind == "number"):
             return Located(self.tokens.take().text, token.line)
         fix = f'write it in quotes: {keyword.text} = "{token.text}"' if token.text not in "{}=" else "write a value"
-        raise Wrong(token, f"a string expected after {keyword.text}, not {quote(token)}", fix)
+        raise Wrong(token, f"expected a string after {keyword.text}, not {quote(token)}", fix)
 
     def _time(self, keyword: Token) -> Located[int]:
         self._equals(keyword)
@@ -188,7 +188,7 @@ class _Parser:
             number = token.text if token.kind == "number" else "5"
             raise Wrong(
                 token,
-                f"a time expected after {keyword.text}, not {quote(token)}",
+                f"expected a time after {keyword.text}, not {quote(token)}",
                 f"write a whole number and s, m or h: `{keyword.text} = {number}s`",
             )
         self.tokens.take()
@@ -218,7 +218,6 @@ class _Parser:
             self.result.balance_interval = self._time(token)
             return
         if token.kind != "acquisitionsperround":
-            self._skip_value()
             raise Wrong(
                 token,
                 f"{quote(token)} is not known in Balance",
@@ -234,10 +233,6 @@ class _Parser:
         if len(value.text) > 9:
             raise Wrong(value, f"{value.text} is too many", "write `all`")
         self.result.acquisitions_per_round = Located(None if value.kind == "all" else int(value.text), value.line)
-
-    def _skip_value(self) -> None:
-        if self.tokens.accept("=") and self.tokens.next.kind not in ("}", "end") and not _ends_block(self.tokens.next):
-            self.tokens.take()
 
     def _prefer(self, keyword: Token) -> None:
         token = self.tokens.next
@@ -334,7 +329,7 @@ class _Parser:
         token = self.tokens.next
         found = _ADDRESS.fullmatch(token.text) if token.kind == "address" else None
         if found is None:
-            raise Wrong(token, f"an address expected, not {quote(token)}", _address_fix(token))
+            raise Wrong(token, f"expected an address, not {quote(token)}", _address_fix(token))
         self.tokens.take()
         if not is_address(found["address"]):
             raise Wrong(
@@ -345,7 +340,7 @@ class _Parser:
             raise Wrong(
                 token,
                 f"{quote(token)}: {max(bits, net)} is not a prefix length",
-                "write 0 to 32 (Wackamole took it modulo something and went on)",
+                "write 0 to 32 (Wackamole went on with a masked one)",
             )
         return Address(found["interface"], found["address"], bits, net, token.line)
 
@@ -369,7 +364,7 @@ def _address_fix(token: Token) -> str:
 
 def _unknown(token: Token) -> tuple[str, str]:
     if token.quoted or token.kind in ("{", "}", "=", "number", "time", "action", "address"):
-        return f"a keyword expected, not {quote(token)}", "look at the line above for what is missing or too much"
+        return f"expected a keyword, not {quote(token)}", "look at the line above for what is missing or too much"
     if "=" in token.text.strip("="):
         name, _, value = token.text.partition("=")
         return f"{quote(token)} is one word", f"put white space around '=': `{name} = {value}`"

@@ -47,3 +47,7 @@ def _control_of(file: Path) -> str:
     except ConfigError as error:
         raise client.Failed("; ".join(str(problem) for problem in error.problems)) from None
     return client.default_path() if named is None else named.value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,12 +1,8 @@
-"""The most even way to give out VIPs, with the fewest moves.
+"""VIPs on nodes as a flow: chains of moves, and the fewest moves into given bounds.
 
-Everything here is exact integer arithmetic on node numbers and bit masks of them; names are placement.py's business.
-
-Three facts make it fast. VIPs that may go to the same nodes and come from the same node are alike, so a *batch* of them
-is one thing with a count, and the search runs on a graph of nodes, not of VIPs. The reachable load vectors are the
-integer points of a base polyhedron, where a vector within lower bounds and one within upper bounds imply one within
-both (the linking property of Fujishige, Submodular Functions and Optimization, 3.5); so the best window of loads
-needs no search over pairs. And within a window the fewest moves are a min-cost flow with costs -1, 0 and 1.
+Everything is exact integer arithmetic on node numbers and bit masks of them. VIPs that may go to the same nodes and
+come from the same node are alike: a *batch* of them is one thing with a count, and searches run on a graph of nodes,
+not of VIPs. Within bounds the fewest moves are a min-cost flow with the costs -1, 0 and 1.
 """
 
 from __future__ import annotations
@@ -15,11 +11,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import lcm
-
-WINDOWS_MAX = 64
-"""Windows of the same best width that are searched for the fewest moves. Equal weights have one, and weights such as
-1, 2, 3 a handful; past this a plan may take more moves than needed, never end less even."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,245 +40,88 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-def load_units(weights: Sequence[int]) -> list[int]:
-    """What one VIP adds to the load of a node of each weight, scaled to the smallest whole numbers."""
-    whole = lcm(*weights)
-    return [whole // weight for weight in weights]
+def chain_to(parent: dict[int, int], end: int) -> list[int]:
+    """The nodes from the start of a search (its parent is -1) to `end`."""
+    chain = [end]
+    while (before := parent[chain[-1]]) >= 0:
+        chain.append(before)
+    return chain[::-1]
 
 
-def give_out(
-    nodes: Sequence[int], weights: Sequence[int], fixed: Sequence[int], batches: Sequence[Batch]
-) -> list[dict[int, int]]:
-    """For each batch: how many of its VIPs each node gets.
+class Flow:
+    """A way of giving VIPs out, while it is being changed."""
 
-    First the smallest difference between the highest and the lowest count / weight, then the fewest VIPs that leave
-    their home. `weights` (positive whole numbers) and `fixed` (VIPs that a node holds anyhow) are indexed by node.
-    """
-    units = dict(zip(nodes, load_units([weights[node] for node in nodes]), strict=True))
-    settled = any(batch.home >= 0 for batch in batches)
-    even = Spread(units, fixed, _without_homes(batches) if settled else batches)
-    even.fill()
-    even.even_out()
-    windows = _best_windows(even)
-    if not settled:
-        even.even_out()
-        even.fit(windows[0])
-        return even.shares()
-    best: Spread | None = None
-    for window in windows:
-        spread = Spread(units, fixed, batches)
-        spread.settle_homes()
-        spread.fill()
-        spread.fit(window)
-        if best is None or spread.moved() < best.moved():
-            best = spread
-    assert best is not None
-    return best.shares()
-
-
-def _without_homes(batches: Sequence[Batch]) -> list[Batch]:
-    """One batch per set of nodes."""
-    counts: dict[int, int] = {}
-    for batch in batches:
-        counts[batch.nodes] = counts.get(batch.nodes, 0) + batch.count
-    return [Batch(nodes, -1, count) for nodes, count in counts.items()]
-
-
-def _best_windows(even: Spread) -> list[Window]:
-    """All windows [low, high] of loads of the smallest width that some way of giving out fits in.
-
-    A window is feasible when the upper bounds alone are (high is not below the smallest feasible maximum), the lower
-    bounds alone are, and each node has a whole count in it. For a given high the last two name the best low, and only
-    those highs matter that let the node that holds low down go up by one.
-    """
-    highest, lowest = even.smallest_maximum(), even.largest_minimum()
-    floors = {node: highest // unit * unit for node, unit in even.units.items()}
-    high, best, found = highest, -1, list[tuple[int, int]]()
-    while True:
-        node = min(floors, key=lambda node: (floors[node], node))
-        current = high // even.units[node] * even.units[node]
-        if current != floors[node]:
-            floors[node] = current
-            continue
-        low = min(lowest, current)
-        if best < 0 or high - low < best:
-            best, found = high - low, []
-        if high - low == best and len(found) < WINDOWS_MAX:
-            found.append((low, high))
-        if current >= lowest or high - lowest >= best:
-            break
-        high = current + even.units[node]
-    return [
-        Window(
-            {node: -(-low // unit) for node, unit in even.units.items()},
-            {node: high // unit for node, unit in even.units.items()},
-        )
-        for low, high in found
-    ]
-
-
-class Spread:
-    """A way of giving out, being changed: which VIPs are on which node."""
-
-    def __init__(self, units: dict[int, int], fixed: Sequence[int], batches: Sequence[Batch]) -> None:
-        self.units = units
+    def __init__(self, nodes: Sequence[int], fixed: Sequence[int], batches: Sequence[Batch]) -> None:
         self.batches = batches
-        self.count = {node: fixed[node] for node in units}
-        self.on: dict[int, dict[int, int]] = {node: {} for node in units}
-        """Per node: number of VIPs by batch number."""
+        self.count = {node: fixed[node] for node in nodes}
+        """Per node: its VIPs, the fixed ones included."""
         self.left = [batch.count for batch in batches]
         """Per batch: VIPs not given out yet."""
-        self.reach = dict.fromkeys(units, 0)
-        """Per node: the nodes that some VIP on it may go to."""
+        self._on: dict[int, dict[int, int]] = {node: {} for node in nodes}
+        """Per node: number of VIPs by batch number."""
+        self._reach: dict[int, int] = {}
+        self._options: dict[int, tuple[int, int, int]] = {}
 
-    # Giving out
+    def put(self, number: int, node: int, amount: int) -> None:
+        """Give out so many of the batch's VIPs that are left."""
+        if amount:
+            self.left[number] -= amount
+            self._add(number, node, amount)
 
     def settle_homes(self) -> None:
         """Every batch that has a home goes there."""
         for number, batch in enumerate(self.batches):
             if batch.home >= 0:
-                self._put(number, batch.home, self.left[number])
-
-    def fill(self) -> None:
-        """Give out what is left, the least flexible first, each batch as evenly as it can be: a good start."""
-        order = sorted(range(len(self.batches)), key=lambda number: self.batches[number].nodes.bit_count())
-        for number in order:
-            self._pour(number)
-
-    def _pour(self, number: int) -> None:
-        """Raise the lowest of the batch's nodes to one level, then give the rest one by one."""
-        units, count = self.units, self.count
-        takers = list(bits(self.batches[number].nodes))
-        if (rest := self.left[number]) > len(takers) > 1:
-            whole = lcm(*(units[node] for node in takers))
-            level = {node: whole // units[node] for node in takers}
-            while True:
-                height, width = rest + sum(count[node] for node in level), sum(level.values())
-                share = {node: height * weight // width for node, weight in level.items()}
-                if all(share[node] >= count[node] for node in share):
-                    break
-                level = {node: weight for node, weight in level.items() if share[node] >= count[node]}
-            for node in level:
-                self._put(number, node, share[node] - count[node])
-        while self.left[number]:
-            self._put(number, min(takers, key=lambda node: (2 * count[node] + 1) * units[node]), 1)
-
-    def _put(self, number: int, node: int, amount: int) -> None:
-        if amount:
-            self.left[number] -= amount
-            self._add(number, node, amount)
+                self.put(number, batch.home, self.left[number])
 
     def _add(self, number: int, node: int, amount: int) -> None:
-        self.on[node][number] = self.on[node].get(number, 0) + amount
+        here = self._on[node]
         self.count[node] += amount
-        self.reach[node] |= self.batches[number].nodes
+        if number in here:
+            here[number] += amount
+            return
+        here[number] = amount
+        self._options.pop(node, None)
+        if node in self._reach:
+            self._reach[node] |= self.batches[number].nodes
 
     def _take(self, number: int, node: int, amount: int) -> None:
+        here = self._on[node]
         self.count[node] -= amount
-        if amount < self.on[node][number]:
-            self.on[node][number] -= amount
-            return
-        del self.on[node][number]
-        self.reach[node] = 0
-        for other in self.on[node]:
-            self.reach[node] |= self.batches[other].nodes
+        here[number] -= amount
+        if not here[number]:
+            del here[number]
+            self._reach.pop(node, None)
+            self._options.pop(node, None)
 
-    # Evenness, at any number of moves
+    # Chains of moves at any cost
 
-    def even_out(self) -> None:
-        """Bring the sum of count² / weight to its minimum: no chain of moves lowers it.
+    def reach(self, node: int) -> int:
+        """Mask of the nodes that some VIP on this one may go to; itself included if it has any."""
+        reach = self._reach.get(node)
+        if reach is None:
+            reach = 0
+            for number in self._on[node]:
+                reach |= self.batches[number].nodes
+            self._reach[node] = reach
+        return reach
 
-        With equal weights that is also the smallest maximum and the largest minimum (Harvey et al., Semi-matchings).
-        """
-        improved = True
-        while improved:
-            improved = False
-            least = min((2 * self.count[node] + 1) * unit for node, unit in self.units.items())
-            for giver in sorted(self.units, key=lambda node: -(2 * self.count[node] - 1) * self.units[node]):
-                if (2 * self.count[giver] - 1) * self.units[giver] <= least:
-                    break
-                while (path := self._relief(giver)) and (amount := self._worth(path[0], path[-1])) > 0:
-                    self._push(path, min(amount, self._room(path)))
-                    improved = True
-
-    def _worth(self, giver: int, taker: int) -> int:
-        """How many VIPs are better on the taker than on the giver, by the sum of squares."""
-        gain = (2 * self.count[giver] + 1) * self.units[giver] - (2 * self.count[taker] - 1) * self.units[taker]
-        return (gain - 1) // (2 * (self.units[giver] + self.units[taker]))
-
-    def _relief(self, giver: int) -> list[int]:
-        """A shortest chain from the giver to the node that one more VIP burdens least; empty: nowhere to go."""
-        parent = self._reachable(giver)
-        if len(parent) < 2:
-            return []
-        taker = min(parent, key=lambda node: ((2 * self.count[node] + 1) * self.units[node], node == giver, node))
-        return _chain(parent, taker) if taker != giver else []
-
-    def _reachable(self, giver: int) -> dict[int, int]:
-        """The nodes that a chain of moves from the giver can end at, each with the one before it."""
-        parent, seen, queue = {giver: -1}, 1 << giver, deque((giver,))
-        while queue:
-            node = queue.popleft()
-            for other in bits(self.reach[node] & ~seen):
-                parent[other] = node
-                queue.append(other)
-            seen |= self.reach[node]
-        return parent
-
-    def _donors(self, taker: int) -> dict[int, int]:
-        """The nodes that a chain of moves to the taker can start at, each with the one after it."""
-        after, queue = {taker: -1}, deque((taker,))
-        while queue:
-            node = queue.popleft()
-            for other, reach in self.reach.items():
-                if other not in after and reach >> node & 1:
-                    after[other] = node
-                    queue.append(other)
-        return after
-
-    def smallest_maximum(self) -> int:
-        """The lowest load that the highest node can be brought to. Changes the spread."""
-        while True:
-            units, count = self.units, self.count
-            top = max(count[node] * unit for node, unit in units.items())
-            for giver in [node for node, unit in units.items() if count[node] * unit == top]:
-                parent = self._reachable(giver)
-                taker = next((node for node in parent if (count[node] + 1) * units[node] < top), -1)
-                if taker < 0:
-                    return top
-                self._push(_chain(parent, taker), 1)
-
-    def largest_minimum(self) -> int:
-        """The highest load that the lowest node can be brought to. Changes the spread."""
-        while True:
-            units, count = self.units, self.count
-            bottom = min(count[node] * unit for node, unit in units.items())
-            for taker in [node for node, unit in units.items() if count[node] * unit == bottom]:
-                after = self._donors(taker)
-                giver = next((node for node in after if (count[node] - 1) * units[node] > bottom), -1)
-                if giver < 0:
-                    return bottom
-                self._push(_chain(after, giver)[::-1], 1)
-
-    def _room(self, path: Sequence[int]) -> int:
+    def room(self, chain: Sequence[int]) -> int:
         """How many VIPs each step of the chain can carry."""
         return min(
-            sum(amount for number, amount in self.on[node].items() if self.batches[number].nodes >> after & 1)
-            for node, after in pairwise(path)
+            sum(amount for number, amount in self._on[node].items() if self.batches[number].nodes >> after & 1)
+            for node, after in pairwise(chain)
         )
 
-    def _push(self, path: Sequence[int], amount: int) -> None:
+    def push(self, chain: Sequence[int], amount: int) -> None:
         """Every node of the chain gives so many VIPs to the next one."""
-        steps = [
-            (node, after, [number for number in self.on[node] if self.batches[number].nodes >> after & 1])
-            for node, after in pairwise(path)
-        ]
-        for node, after, numbers in steps:
+        for node, after in list(pairwise(chain))[::-1]:
+            numbers = [number for number in self._on[node] if self.batches[number].nodes >> after & 1]
             self._carry(node, after, numbers, amount)
 
     def _carry(self, node: int, after: int, numbers: Sequence[int], amount: int) -> None:
         for number in numbers:
-            part = min(amount, self.on[node][number])
+            part = min(amount, self._on[node][number])
             self._take(number, node, part)
             self._add(number, after, part)
             amount -= part
@@ -307,7 +141,7 @@ class Spread:
             steps, amount = chain
             movable = [self._movable(*step) for step in steps]
             for (node, _, _), numbers in zip(steps, movable, strict=True):
-                amount = min(amount, sum(self.on[node][number] for number in numbers))
+                amount = min(amount, sum(self._on[node][number] for number in numbers))
             for (node, after, _), numbers in zip(steps, movable, strict=True):
                 self._carry(node, after, numbers, amount)
 
@@ -316,15 +150,17 @@ class Spread:
         home = {1: node, -1: after}.get(cost)
         return [
             number
-            for number in self.on[node]
+            for number in self._on[node]
             if (batch := self.batches[number]).nodes >> after & 1
             and (batch.home == home if home is not None else batch.home not in (node, after))
         ]
 
     def _steps(self, node: int) -> tuple[int, int, int]:
         """The nodes that VIPs of this one may go to at the costs -1, 0 and 1."""
+        if node in self._options:
+            return self._options[node]
         back = across = away = 0
-        for number in self.on[node]:
+        for number in self._on[node]:
             batch = self.batches[number]
             if batch.home == node:
                 away |= batch.nodes
@@ -333,23 +169,24 @@ class Spread:
             else:
                 back |= 1 << batch.home
                 across |= batch.nodes & ~(1 << batch.home)
-        return back, across & ~(1 << node), away & ~(1 << node)
+        self._options[node] = back, across & ~(1 << node), away & ~(1 << node)
+        return self._options[node]
 
     def _cheapest(self, window: Window) -> tuple[list[tuple[int, int, int]], int] | None:
         """The cheapest chain from a node above its bound, or to one below: steps (node, next, cost) and an amount."""
         count, lower, upper = self.count, window.lower, window.upper
-        excess = {node: more for node in self.units if (more := count[node] - upper[node]) > 0}
-        want = {node: more for node in self.units if (more := lower[node] - count[node]) > 0}
+        excess = {node: more for node in self.count if (more := count[node] - upper[node]) > 0}
+        want = {node: more for node in self.count if (more := lower[node] - count[node]) > 0}
         if not excess and not want:
             return None
-        hub = max(self.units) + 1
+        hub = max(self.count) + 1
         surplus = sum(excess.values()) - sum(want.values())
         if surplus > 0:
             want[hub] = surplus
         elif surplus < 0:
             excess[hub] = -surplus
-        spare = {node: count[node] - lower[node] for node in self.units if lower[node] < count[node] <= upper[node]}
-        space = {node: upper[node] - count[node] for node in self.units if lower[node] <= count[node] < upper[node]}
+        spare = {node: count[node] - lower[node] for node in self.count if lower[node] < count[node] <= upper[node]}
+        space = {node: upper[node] - count[node] for node in self.count if lower[node] <= count[node] < upper[node]}
         cost, parent = self._search(hub, excess, spare, space)
         sink = min((node for node in want if node in cost), key=lambda node: (cost[node], node), default=None)
         if sink is None:
@@ -376,18 +213,15 @@ class Spread:
         """
         cost: dict[int, int] = dict.fromkeys(sources, 0)
         parent: dict[int, tuple[int, int]] = {}
-        within = [sum(1 << node for node in sources)] * (len(self.units) + 3)
+        within = [sum(1 << node for node in sources)] * (len(self.count) + 3)
         hub_mask, spare_mask = 1 << hub, sum(1 << node for node in spare)
         queue = deque(sources)
         waiting = set(queue)
-        options: dict[int, tuple[int, int, int]] = {hub: (0, spare_mask, 0)}
         while queue:
             node = queue.popleft()
             waiting.discard(node)
-            if node not in options:
-                back, across, away = self._steps(node)
-                options[node] = back, across | hub_mask if node in space else across, away
-            for step, mask in zip((-1, 0, 1), options[node], strict=True):
+            back, across, away = (0, spare_mask, 0) if node == hub else self._steps(node)
+            for step, mask in ((-1, back), (0, across | hub_mask if node in space else across), (1, away)):
                 total = cost[node] + step
                 for after in bits(mask & ~within[total]):
                     cost[after] = total
@@ -407,7 +241,7 @@ class Spread:
         """VIPs that are not at the home of their batch."""
         return sum(
             amount
-            for node, here in self.on.items()
+            for node, here in self._on.items()
             for number, amount in here.items()
             if self.batches[number].home not in (-1, node)
         )
@@ -415,15 +249,7 @@ class Spread:
     def shares(self) -> list[dict[int, int]]:
         """Per batch: how many of its VIPs are on each node."""
         shares: list[dict[int, int]] = [{} for _ in self.batches]
-        for node, here in self.on.items():
+        for node, here in self._on.items():
             for number, amount in here.items():
                 shares[number][node] = amount
         return shares
-
-
-def _chain(parent: dict[int, int], end: int) -> list[int]:
-    """The nodes from the start of a search to `end`."""
-    chain = [end]
-    while (before := parent[chain[-1]]) >= 0:
-        chain.append(before)
-    return chain[::-1]

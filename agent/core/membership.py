@@ -473,7 +473,10 @@ class Membership:
         """R5, for the one that voted for itself."""
         tables = tables_known(gather.joined, {self._declaration.state.table: self._declaration.specs})
         usable = {m: vote for m, vote in gather.joined.items() if vote.join.state.table in tables}
-        awaited = self._awaited(now)
+        # Who does not hear us is not waited for: a view with both would fall apart again.
+        usable = {m: vote for m, vote in usable.items() if m == self.me or self.me not in vote.join.suspects}
+        deaf = {m for m, vote in gather.joined.items() if m != self.me and self.me in vote.join.suspects}
+        awaited = self._awaited(now) - deaf
         late = now >= gather.complete_by
         if not late and (not awaited <= usable.keys() or self._still_booting(awaited)):
             return []
@@ -487,6 +490,7 @@ class Membership:
             for member, vote in usable.items()
             if vote.join.vote == self.me and (member == self.me or self._living(now, member))
         )
+        members = _hearing_each_other(members, usable, self.me)
         view = View(ViewId(gather.epoch, self.me), tuple(members))
         install, _ = compose(view, {m: usable[m] for m in members}, tables, now)
         self._adopt(now, install, tables)
@@ -523,3 +527,22 @@ class Membership:
         self._mergeable.clear()
         self._failed_since = None
         self._last_install = None
+
+
+def _hearing_each_other(members: list[Member], votes: dict[Member, Vote], me: Member) -> list[Member]:
+    """Leaves out as few as needed that no two are left of which one suspects the other.
+
+    One-way links would otherwise make the same view again and again. Out goes who is in most such pairs; of equals
+    the last by name.
+    """
+    kept = list(members)
+    while True:
+        broken = {
+            member: sum(other in votes[member].join.suspects or member in votes[other].join.suspects for other in kept)
+            for member in kept
+            if member != me
+        }
+        worst = max(broken, key=lambda member: (broken[member], member), default=None)
+        if worst is None or broken[worst] == 0:
+            return kept
+        kept.remove(worst)

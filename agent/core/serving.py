@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from agent.core.effects import Effect, ForgetNeighbours, LearnNeighbours, Occasion
@@ -83,6 +84,9 @@ class Serving:
         self._neighbours: tuple[NeighbourEntry, ...] | None = None
         self._neighbours_version = 0
         self._neighbours_after = 0.0
+        self._differing_members: tuple[NodeName, ...] = ()
+        self._reported: dict[type, object] = {StandingsChanged: ((), (), ()), ConfigDiffers: ((), ())}
+        """What observers were told last; nothing to report is what they assume."""
         self.changed = False
         """Whether the agreed record changed since `report` was called."""
         self.configure(settings)
@@ -199,7 +203,7 @@ class Serving:
         if len(others) > 1:
             # The one that keeps a VIP says so after every merge; all the ancestors forget that.
             out += self.ownership.announce(now, list(self._orders), Occasion.MERGE)
-        out.append(self._differing(now, install))
+        self._differing_members = self._differing(install)
         self.changed = True
         return out
 
@@ -231,13 +235,11 @@ class Serving:
                 fresh = former is None or not former.mature
                 self._orders[vip] = Order(Cause.START if fresh else Cause.FAILOVER, change.failed_since or now)
 
-    def _differing(self, now: float, install: Install) -> Event:
-        assert self.record is not None
+    def _differing(self, install: Install) -> tuple[NodeName, ...]:
         names = install.view.names()
-        members = tuple(
+        return tuple(
             name for name, state in zip(names, install.states, strict=True) if state.digest != self.settings.digest
         )
-        return ConfigDiffers(now, members, self.record.disputed())
 
     # Decisions.
 
@@ -376,26 +378,35 @@ class Serving:
         self.waiting = {}
 
     def report(self, now: float) -> Outputs:
-        """The agreed table, once after it changed."""
+        """What observers are told of the agreed record, once after it changed."""
         record = self.record
         if not self.changed or record is None:
             return []
         self.changed = False
         standings = record.standings
-        return [
-            OwnersChanged(
-                now,
-                tuple(sorted(record.owners.items())),
-                record.uncovered() if record.mature else tuple(spec.name for spec in record.specs),
-                spread(record.candidates(), record.specs, record.owners),
-            ),
-            StandingsChanged(
-                now,
-                tuple(name for name in record.view.names() if not standings[name].fit),
-                tuple(name for name in record.view.names() if standings[name].draining),
-                tuple(name for name in record.view.names() if standings[name].leaving),
+        names = record.view.names()
+        owners = tuple(sorted(record.owners.items()))
+        uncovered = record.uncovered() if record.mature else tuple(spec.name for spec in record.specs)
+        unfit = tuple(name for name in names if not standings[name].fit)
+        draining = tuple(name for name in names if standings[name].draining)
+        leaving = tuple(name for name in names if standings[name].leaving)
+        facts: list[tuple[object, Event]] = [
+            ((owners, uncovered, names), OwnersChanged(now, owners, uncovered, 0.0)),
+            ((unfit, draining, leaving), StandingsChanged(now, unfit, draining, leaving)),
+            (
+                (self._differing_members, record.disputed()),
+                ConfigDiffers(now, self._differing_members, record.disputed()),
             ),
         ]
+        out: Outputs = []
+        for fact, event in facts:
+            if self._reported.get(type(event)) == fact:
+                continue
+            self._reported[type(event)] = fact
+            if isinstance(event, OwnersChanged):
+                event = replace(event, spread=spread(record.candidates(), record.specs, record.owners))
+            out.append(event)
+        return out
 
 
 def _table_told(peer: Peer) -> str | None:

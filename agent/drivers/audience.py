@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from ipaddress import ip_network
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from agent.core.effects import Occasion
 from agent.core.ids import NodeName, VipName
@@ -35,12 +35,8 @@ class Net(NamedTuple):
     last: int
     interface: str
 
-    def __contains__(self, packed: object) -> bool:
-        return (
-            isinstance(packed, bytes)
-            and len(packed) == self.size
-            and self.first <= int.from_bytes(packed, "big") <= self.last
-        )
+    def holds(self, packed: bytes) -> bool:
+        return len(packed) == self.size and self.first <= int.from_bytes(packed, "big") <= self.last
 
 
 def net(interface: str, cidr: str) -> Net:
@@ -50,6 +46,14 @@ def net(interface: str, cidr: str) -> Net:
     if parsed.version == 4 and parsed.prefixlen < 31:
         first, last = first + 1, last - 1
     return Net(4 if parsed.version == 4 else 16, first, last, interface)
+
+
+class Hosts(Protocol):
+    """Addresses in order: a list of them, or computed ones."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> bytes: ...
 
 
 class Ranges:
@@ -75,7 +79,7 @@ class Ranges:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, number: int) -> bytes:
+    def __getitem__(self, number: int, /) -> bytes:
         for low, high in self._parts:
             if number <= high - low:
                 return (low + number).to_bytes(self._size, "big")
@@ -87,12 +91,10 @@ class NeighbourCache:
     """The shared ARP cache: what this node and the others have as neighbours on VIPs' networks."""
 
     def __init__(self) -> None:
-        self._nets: tuple[Net, ...] = ()
+        self.nets: tuple[Net, ...] = ()
         self._local: dict[bytes, bytes] = {}
-        self._shared: dict[NodeName, tuple[NeighbourEntry, ...]] = {}
-        self._expiry: dict[NodeName, float] = {}
+        self._shared: dict[NodeName, dict[bytes, bytes]] = {}
         self._all: dict[bytes, bytes] = {}
-        self._own: tuple[NeighbourEntry, ...] = ()
         self.hosts: list[bytes] = []
         """Every known host, in order."""
 
@@ -104,50 +106,46 @@ class NeighbourCache:
         return len(self._local)
 
     def reconfigure(self, nets: tuple[Net, ...]) -> None:
-        self._nets = nets
-        self._rebuild()
+        """Forgets what is on no VIP's network any more; what is on a new one comes with the next reading."""
+        self.nets = nets
+        self._local = self._inside(self._local)
+        self._shared = {member: self._inside(entries) for member, entries in self._shared.items()}
+        self._unite()
 
     def local(self, entries: tuple[NeighbourEntry, ...]) -> None:
-        self._own = entries
-        self._rebuild()
+        self._local = self._inside(dict(map(_parsed, entries)))
+        self._unite()
 
     def learn(self, member: NodeName, entries: tuple[NeighbourEntry, ...]) -> None:
-        self._shared[member] = entries[:ENTRIES_MAX]
-        self._expiry.pop(member, None)
-        self._rebuild()
+        """Replaces what this member told before."""
+        self._shared[member] = self._inside(dict(map(_parsed, entries[:ENTRIES_MAX])))
+        self._unite()
 
-    def forget(self, member: NodeName, expires: float) -> None:
-        if member in self._shared:
-            self._expiry[member] = expires
+    def drop(self, member: NodeName) -> None:
+        if self._shared.pop(member, None) is not None:
+            self._unite()
 
-    def expire(self, now: float) -> bool:
-        """Drops what has come of age; True: something was."""
-        over = [member for member, expires in self._expiry.items() if expires <= now]
-        for member in over:
-            del self._expiry[member]
-            del self._shared[member]
-        if over:
-            self._rebuild()
-        return bool(over)
-
-    def _rebuild(self) -> None:
+    def _unite(self) -> None:
         """What this node has seen itself wins over what it was told."""
         self._all = {}
         for entries in self._shared.values():
-            self._all.update(self._usable(entries))
-        self._local = dict(self._usable(self._own))
+            self._all.update(entries)
         self._all.update(self._local)
         self.hosts = sorted(self._all, key=lambda host: (len(host), host))
 
-    def _usable(self, entries: Iterable[NeighbourEntry]) -> Iterable[tuple[bytes, bytes]]:
-        for entry in entries:
-            try:
-                host = socket.inet_pton(socket.AF_INET6 if ":" in entry.address else socket.AF_INET, entry.address)
-                mac = bytes.fromhex(entry.mac.replace(":", ""))
-            except (OSError, ValueError):
-                continue  # told by another version; its other entries are good
-            if len(mac) == 6 and any(mac) and not mac[0] & 1 and any(host in each for each in self._nets):
-                yield host, mac
+    def _inside(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        return {host: mac for host, mac in entries.items() if any(each.holds(host) for each in self.nets)}
+
+
+def _parsed(entry: NeighbourEntry) -> tuple[bytes, bytes]:
+    """Address and MAC as bytes; an empty address, which is on no network, for what makes no sense."""
+    try:
+        host = socket.inet_pton(socket.AF_INET6 if ":" in entry.address else socket.AF_INET, entry.address)
+        mac = bytes.fromhex(entry.mac.replace(":", ""))
+    except (OSError, ValueError):
+        return b"", b""
+    usable = len(mac) == 6 and any(mac) and not mac[0] & 1
+    return (host, mac) if usable else (b"", b"")
 
 
 class Telling(NamedTuple):
@@ -165,7 +163,7 @@ class Lane:
     anew starts at once, however slow the round of another.
     """
 
-    def __init__(self, hosts: Callable[[], Sequence[bytes]], throttle: float | None) -> None:
+    def __init__(self, hosts: Callable[[], Hosts], throttle: float | None) -> None:
         self._hosts = hosts
         self._pause = 1.0 / throttle if throttle else 0.0
         self._cursor = 0
@@ -205,7 +203,7 @@ class Lane:
             return
         host = hosts[self._cursor % len(hosts)]
         self._cursor = (self._cursor + 1) % len(hosts)
-        self._due = max(self._due + self._pause, now - CATCH_UP) if self._pause else 0.0
+        self._due = max(self._due, now - CATCH_UP) + self._pause if self._pause else 0.0
         for vip, (left, occasion) in list(self._rounds.items()):
             self._pending.append(Telling(host, vip, occasion))
             if left > 1:

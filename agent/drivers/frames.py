@@ -5,9 +5,9 @@ The tests hold every patched frame to the one that scapy builds. This is the onl
 
 Which form, by measurement (Linux 6.18 neighbour, entry 0.2 s old, locktime 1 s): a gratuitous *request*, a gratuitous
 reply whose target hardware address is the sender's own, and an ordinary request from the VIP are taken at once; other
-replies are ignored. So a directed announcement is an ordinary request *from* the VIP *for* the target's address: RFC 826
-makes its receiver note the sender before it answers, even one that has no entry yet and one told to ignore gratuitous
-ARP. Its answer comes back to the VIP and harms nobody.
+replies are ignored. So a directed announcement is an ordinary request *from* the VIP *for* the target's address: RFC
+826 makes its receiver note the sender before it answers, even one that has no entry yet and one told to ignore
+gratuitous ARP. Its answer comes back to the VIP and harms nobody.
 """
 
 from __future__ import annotations

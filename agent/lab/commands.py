@@ -68,12 +68,12 @@ def _add_files(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--config-from",
         metavar="seed|DIR",
-        help="nodes and VIPs from files: the seed's own, or a directory's molehill.yaml or wackamole.conf and spread.conf",
+        help="nodes and VIPs from the seed's files, or a directory's molehill.yaml or wackamole.conf + spread.conf",
     )
     up.add_argument("--wackamole-conf", type=Path, metavar="FILE")
     up.add_argument("--spread-conf", type=Path, metavar="FILE")
     up.add_argument(
-        "--add", action="append", default=[], metavar="NAME=ADDRESS", help="a node beside those of the files"
+        "--add", action="append", default=[], metavar="NAME=ADDRESS", help="one more node than the files have"
     )
 
 

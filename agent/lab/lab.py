@@ -253,13 +253,18 @@ class Lab:
             processes.send_signal(process, signal.SIGKILL, group=True)
         return began
 
+    def stop_at_once(self, node: str) -> None:
+        """Power off: no process of the agent and no VIP is left on the node, and nobody was told."""
+        process = self.running().agents.get(node)
+        if process is not None:
+            processes.send_signal(process, signal.SIGKILL, group=True)
+            processes.wait_gone([process], 5.0)
+        network.flush_vips(self.plan, node)
+
     def reboot(self, node: str) -> float:
         """The host comes back: no VIP on it, port up, agent started. Returns when it began."""
         began = now()
-        if self.agent(node) is not None:
-            self.kill(node, everything=True)
-        self.wait_ended(node, 5.0)
-        network.flush_vips(self.plan, node)
+        self.stop_at_once(node)
         self.heal([node])
         self.start(node)
         return began

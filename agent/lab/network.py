@@ -42,9 +42,8 @@ def batch(lines: Iterable[str], namespace: str | None = None) -> None:
         [*prefix, "-batch", "-"], input="\n".join(commands) + "\n", capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise LabError(
-            f"ip in {namespace or 'this namespace'}: {' '.join(done.stderr.split())}{_blamed(done.stderr, commands)}"
-        )
+        said = " ".join(done.stderr.split())
+        raise LabError(f"ip in {namespace or 'this namespace'}: {said}{_blamed(done.stderr, commands)}")
 
 
 def _blamed(text: str, commands: list[str]) -> str:

@@ -5,6 +5,7 @@ Times are seconds of CLOCK_BOOTTIME, which is one clock for all namespaces; repl
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import struct
@@ -21,6 +22,7 @@ RECORD = struct.Struct("<dHBxI")
 """Time, index of the address, number of the node, sequence; for a stall: its end, STALL, 0, microseconds."""
 STALL = 0xFFFF
 CAPACITY = 1 << 21
+RUNS_MAX = 50
 LOOK_BACK = 1.0
 """Seconds before a phase in which its last earlier reply is looked for."""
 
@@ -80,7 +82,7 @@ class Outage:
     """Node that answered last before the gap; empty: none within a second before the phase."""
     after: str
     runs: tuple[tuple[str, int], ...]
-    """Who answered in turn, with the number of replies; cut off after the first 50 turns."""
+    """Who answered in turn, with the number of replies; only the first RUNS_MAX turns."""
     turns: int
     """How often the answering node changed: 0 or 1 in a clean move."""
     doubled: int
@@ -176,13 +178,10 @@ def outage(
         best = (until - previous, previous, until, before, "", False)
     runs: list[tuple[str, int]] = []
     turns = 0
-    for node in owners:
-        if runs and runs[-1][0] == nodes[node]:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            turns += 1 if runs else 0
-            if len(runs) < 50:
-                runs.append((nodes[node], 1))
+    for node, group in itertools.groupby(owners):
+        turns += 1
+        if turns <= RUNS_MAX:
+            runs.append((nodes[node], sum(1 for _ in group)))
     sequences = known.sequences[first:last]
     return Outage(
         vip=vip,
@@ -194,6 +193,6 @@ def outage(
         before=best[3],
         after=best[4],
         runs=tuple(runs),
-        turns=turns,
+        turns=max(0, turns - 1),
         doubled=len(sequences) - len(set(sequences)),
     )

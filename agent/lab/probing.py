@@ -15,6 +15,7 @@ from agent.lab import probe_record, processes
 from agent.lab.lab import Lab, now
 from agent.lab.plan import LabError
 from agent.lab.probe_record import Outage, Recording
+from agent.lab.prober import period_for
 
 _numbers = itertools.count()
 START_SECONDS = 10.0
@@ -46,6 +47,11 @@ class Probing:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def period(self) -> float:
+        """Seconds between two probes of one address."""
+        return period_for(len(self._addresses))
 
     def stop(self) -> None:
         """Ends the prober and removes its record."""

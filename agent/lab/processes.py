@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+_spawned: set[int] = set()
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -55,6 +56,7 @@ def spawn(arguments: list[str], log: Path, *, namespace: str | None = None) -> P
         )
     finally:
         os.close(descriptor)
+    _spawned.add(pid)
     known = _stat(pid)
     return Process(pid, known[2] if known else 0)
 
@@ -97,6 +99,10 @@ def send_signal(process: Process, number: signal.Signals, *, group: bool = False
 
 
 def reap(process: Process) -> None:
+    """Only what this process spawned here: another part of the program may wait for children of its own."""
+    if process.pid not in _spawned:
+        return
+    _spawned.discard(process.pid)
     try:
         os.waitpid(process.pid, os.WNOHANG)
     except ChildProcessError:

@@ -108,9 +108,6 @@ def _load(arguments: list[str], settings: Sequence[str]) -> Loaded:
         if arguments[0] == "--config":
             return load(Path(arguments[1]), overrides=settings)
         wackamole, spread = Path(arguments[1]), Path(arguments[3])
-        first = next(
-            (text.split("=")[0].removeprefix("engine.members.") for text in settings if "members." in text), None
-        )
-        return load_wackamole(wackamole, spread, node=first, overrides=settings)
+        return load_wackamole(wackamole, spread, node=_first_daemon(spread), overrides=settings)
     except ConfigError as error:
         raise LabError(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import itertools
 import os
@@ -10,8 +11,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -113,3 +117,30 @@ def cable() -> Iterator[Cable]:
 def within() -> Callable[[str], object]:
     """`inside`, for tests that look at another namespace."""
     return inside
+
+
+class Heard:
+    """What a driver said, and a way to wait for it without a clock."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, what: object) -> None:
+        self.said.append(what)
+        self._more.set()
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [each for each in self.said if isinstance(each, kind)]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Waits until `holds` is true after something was said; five seconds at most."""
+        async with asyncio.timeout(5):
+            while not holds():
+                self._more.clear()
+                await self._more.wait()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()

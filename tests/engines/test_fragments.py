@@ -69,6 +69,13 @@ def test_age_is_bounded() -> None:
     assert (len(reassembly), reassembly.cost) == (0, 0)
 
 
+def test_what_is_too_old_is_not_completed() -> None:
+    reassembly = Reassembly()
+    reassembly.add(ALICE, Part(1, 0, 2), b"a", 10.0)
+    assert reassembly.add(ALICE, Part(1, 1, 2), b"A", 10.01 + AGE_MAX) is None
+    assert len(reassembly) == 1
+
+
 def test_bytes_are_bounded_over_all_senders() -> None:
     reassembly = Reassembly()
     chunk = bytes(1200)

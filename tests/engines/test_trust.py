@@ -34,9 +34,9 @@ def test_reasons_are_a_closed_set_of_words() -> None:
 def test_trust_takes_an_echo_and_then_messages_pass_once() -> None:
     node, speaker = Node("a"), Speaker("b", 5)
     assert told(node, speaker.say(node, leave(1), echo=False)) == "untrusted"
-    assert not node.trusts("b")
+    assert not node.trusts(Member(NodeName("b"), 5))
     assert told(node, speaker.say(node, None)) == ""
-    assert node.trusts("b")
+    assert node.trusts(Member(NodeName("b"), 5))
     datagram = speaker.say(node, leave(2), echo=False)  # trust is earned once a life
     assert told(node, datagram) == ""
     assert told(node, datagram) == "replay"

@@ -66,8 +66,8 @@ class Node:
     def rejections(self) -> list[str]:
         return [event.reason for event in self.events if isinstance(event, DatagramRejected)]
 
-    def trusts(self, name: str) -> bool:
-        return any(peer.trusted for peer in self.engine.peers if peer.name == name)
+    def trusts(self, member: Member) -> bool:
+        return any(peer.trusted and (peer.name, peer.incarnation) == member for peer in self.engine.peers)
 
     async def until(self, count: int) -> None:
         """Waits until so many messages were delivered."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
+from unittest.mock import patch
 
 from agent.core.events import NameClash
 from agent.core.ids import NodeName
@@ -22,11 +23,15 @@ async def talk(index: int, bind: str, broadcast: str | None, members: dict[str, 
     await node.engine.open()
     sends: list[tuple[object, ...]] = []
     transmit = node.engine._transmit
+
+    def counted(datagram: bytes, there: tuple[object, ...]) -> None:
+        sends.append(there)
+        transmit(datagram, there)
+
     heard: dict[str, dict[str, list[int]]] = {}
     for number in range(1, 400):
-        node.engine._transmit = lambda datagram, there: (sends.append(there), transmit(datagram, there))[1]  # type: ignore[method-assign]
-        node.engine.send(leave(number), ())
-        node.engine._transmit = transmit  # type: ignore[method-assign]
+        with patch.object(node.engine, "_transmit", counted):
+            node.engine.send(leave(number), ())
         known = {peer.name for peer in node.engine.peers}
         node.engine.send(leave(NAMED + number), tuple(name for name in others if name in known))
         await asyncio.sleep(0.02)  # the pace of a heartbeat
@@ -40,7 +45,7 @@ async def talk(index: int, bind: str, broadcast: str | None, members: dict[str, 
             node.engine.send(leave(DONE + number), ())
             if set(heard["done"]) == set(others):
                 break
-    result = {
+    result: dict[str, object] = {
         **heard,
         "rejected": node.rejections(),
         "clashes": sum(isinstance(event, NameClash) for event in node.events),

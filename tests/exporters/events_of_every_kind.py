@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from typing import get_args, get_origin, get_type_hints
+from typing import Union, get_args, get_origin, get_type_hints
 
 from agent.core import events as e
 from agent.core.effects import Occasion
@@ -73,7 +73,7 @@ def sample(hint: object) -> object:
     if get_origin(hint) is tuple:
         inner = get_args(hint)
         return (sample(inner[0]),) if inner[-1] is ... else tuple(sample(part) for part in inner)
-    if isinstance(hint, types.UnionType):
+    if get_origin(hint) in (types.UnionType, Union):
         kinds = get_args(hint)
         return (
             HandedOver((Move(vip_name(0), W1.name, W2.name, Cause.MOVE),)) if HandedOver in kinds else sample(kinds[0])

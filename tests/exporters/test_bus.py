@@ -26,7 +26,7 @@ async def test_events_reach_every_subscriber_in_order_and_after_the_publisher_we
 
 
 async def test_the_loop_gets_its_turn_between_slices() -> None:
-    """Each event costs 1 ms of a clock that only observing moves: no slice may take more than its time and one event."""
+    """Each event costs 1 ms of a clock that only observing moves: a slice takes no more than its time and one event."""
     now = 0.0
     slices: list[int] = []
     done = asyncio.Event()

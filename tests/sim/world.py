@@ -199,7 +199,7 @@ class World:
 
     def lose_address(self, host: Host) -> None:
         """Somebody deletes an address by hand."""
-        if host.up and host.node is not None:
+        if host.up and host.node is not None and not host.paused:
             vip = self.rng.choice(sorted(host.up))
             host.up.discard(vip)
             self.feed(host, AddressLost(vip, "deleted by hand"))

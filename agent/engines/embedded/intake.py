@@ -79,8 +79,7 @@ class Intake:
         if outcome is Outcome.FIRST:
             if former is not None:
                 self.reassembly.forget(Member(peer.name, former.incarnation))
-            if peer.may_answer(now):
-                self._greet(peer, source)
+            self._greet(peer, source)  # outside the budget: it happens once a life
 
     def _hear_own_name(self, frame: Frame, source: str) -> None:
         """Our own broadcast comes back to us. Anything else under our name is a clash, if its seal is good."""

@@ -1,0 +1,103 @@
+# Every target installs what it needs and says so; what is there already costs no time.
+#
+#   make lab     a three-node cluster in network namespaces, a fail-over seen by a client (needs root)
+#   make test    format, lint, types, tests, a slice of the simulator
+#
+# Also: check, fix, sim, fuzz, bench, lock, clean.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := check
+
+PYTHON ?= python3
+BIN := .venv/bin
+SEEDS ?= 300
+INPUTS ?= 1000000
+
+# Debian packages: to run an agent and its lab; to test it.
+RUN_PACKAGES := python3 python3-venv iproute2 nftables
+TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps
+
+.PHONY: lab test check fix types tests sim fuzz bench lock clean
+
+lab: .venv/.runs
+	$(BIN)/molehill lab demo
+
+test: check sim tests
+
+# Nothing is changed.
+check: .venv/.tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: .venv/.tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Tests that need root and network namespaces are skipped for others; the summary says which and why.
+tests: .venv/.tests .tools/promtool
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest
+
+sim: .venv/.tests
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+fuzz: .venv/.tests
+	MOLEHILL_FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/engines -k fuzz
+
+bench: .venv/.tests
+	$(BIN)/python -m tests.bench
+
+# New versions of everything, hashed, without naming where they came from.
+COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --all-build-deps --allow-unsafe --strip-extras \
+  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+lock: .venv/.tests
+	@echo "== resolving requirements.lock and requirements-dev.lock (a few minutes)"
+	$(COMPILE) -o requirements.lock pyproject.toml
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# What the targets above stand on. A stamp is renewed when what it was made from changes.
+
+.venv/.runs: requirements.lock pyproject.toml
+	@packages="$(RUN_PACKAGES)"; $(apt)
+	@$(venv)
+	@echo "== installing what molehill needs into .venv (requirements.lock)"
+	@$(pip) --require-hashes -r requirements.lock
+	@$(pip) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.tests: requirements-dev.lock pyproject.toml
+	@packages="$(TEST_PACKAGES)"; $(apt)
+	@$(venv)
+	@echo "== installing what molehill and its tests need into .venv (requirements-dev.lock)"
+	@$(pip) --require-hashes -r requirements-dev.lock
+	@$(pip) --no-deps --no-build-isolation --editable .
+	@touch $@ .venv/.runs
+
+# Prometheus' checker out of Debian's package, without installing the package: that would start a server.
+.tools/promtool:
+	@mkdir -p .tools
+	@echo "== unpacking promtool into .tools"
+	@cd .tools && { apt-get download -qq prometheus 2> /dev/null && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > promtool.part \
+	  && chmod +x promtool.part && mv promtool.part promtool; } \
+	  || echo "promtool cannot be had: the tests that need it will be skipped"
+	@rm -f .tools/prometheus_*.deb .tools/promtool.part
+
+pip := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+
+venv = test -x $(BIN)/python || { echo "== making .venv"; $(PYTHON) -m venv .venv; }
+
+# Installs those of $$packages that are missing: as root, or through sudo.
+apt = missing=""; for package in $$packages; do \
+    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+  done; \
+  if [ -n "$$missing" ]; then \
+    echo "== installing Debian packages:$$missing"; \
+    if [ "$$(id -u)" = 0 ]; then run=; elif command -v sudo > /dev/null; then run=sudo; \
+    else echo "not root and no sudo: ask root for: apt-get install$$missing" >&2; exit 1; fi; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    $$run apt-get update -qq && $$run apt-get install -qq -y --no-install-recommends $$missing < /dev/null > /dev/null; \
+  fi

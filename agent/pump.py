@@ -1,0 +1,149 @@
+"""The only place where the core meets time: inputs in, effects carried out, events published, one timer armed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+from agent.core.effects import (
+    Acquire,
+    Announce,
+    Effect,
+    ForgetNeighbours,
+    LearnNeighbours,
+    Occasion,
+    Release,
+    Send,
+    Stop,
+)
+from agent.core.events import Event
+from agent.core.ids import NodeName, VipName
+from agent.core.inputs import Input, Timer
+from agent.core.messages import Message
+from agent.core.node import Node
+from agent.core.view import NeighbourEntry
+
+
+class Transport(Protocol):
+    """What an engine offers the pump."""
+
+    def send(self, message: Message, to: tuple[NodeName, ...]) -> None: ...
+
+    def drain(self) -> int: ...
+
+
+class Addresses(Protocol):
+    def acquire(self, vips: tuple[VipName, ...]) -> None: ...
+
+    def release(self, vips: tuple[VipName, ...]) -> None: ...
+
+
+class Announcing(Protocol):
+    def announce(self, vips: tuple[VipName, ...], occasion: Occasion) -> None: ...
+
+    def withdraw(self, vips: tuple[VipName, ...]) -> None: ...
+
+    def learn(self, member: NodeName, entries: tuple[NeighbourEntry, ...]) -> None: ...
+
+    def forget(self, member: NodeName) -> None: ...
+
+
+class Pump:
+    """Carries effects out in the core's order, and only then hands the events of the whole batch to observers."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        publish: Callable[[Event], None],
+        stopped: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._loop = loop
+        self._clock = clock
+        self._publish = publish
+        self._stopped = stopped
+        self._queue: deque[Input] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._running = True
+        """Nothing is stepped before `start`: what drivers find while they open waits."""
+        self._closed = False
+        self.turned = clock()
+        """When the core was last stepped."""
+
+    def connect(self, transport: Transport, addresses: Addresses, announcer: Announcing) -> None:
+        """The drivers need `submit` and are therefore made after the pump."""
+        self._transport = transport
+        self._addresses = addresses
+        self._announcer = announcer
+
+    def start(self) -> None:
+        self._queue.appendleft(Timer())
+        self._run()
+
+    def submit(self, item: Input) -> None:
+        """An input; inputs that drivers make while an effect is carried out wait for their turn."""
+        self._queue.append(item)
+        if not self._running:
+            self._run()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _run(self) -> None:
+        if self._closed:
+            return
+        self._running = True
+        events: list[Event] = []
+        try:
+            while self._queue:
+                self.turned = self._clock()
+                for output in self._node.step(self.turned, self._queue.popleft()):
+                    if isinstance(output, Effect):
+                        self._carry_out(output)
+                    else:
+                        events.append(output)
+        finally:
+            self._running = False
+        for event in events:
+            self._publish(event)
+        self._arm()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(message=message, to=to):
+                self._transport.send(message, to)
+            case Acquire(vips=vips):
+                self._addresses.acquire(vips)
+            case Release(vips=vips):
+                self._announcer.withdraw(vips)
+                self._addresses.release(vips)
+            case Announce(vips=vips, occasion=occasion):
+                self._announcer.announce(vips, occasion)
+            case LearnNeighbours(member=member, entries=entries):
+                self._announcer.learn(member, entries)
+            case ForgetNeighbours(member=member):
+                self._announcer.forget(member)
+            case Stop():
+                self._stopped()
+            case _:
+                assert_never(effect)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._closed:
+            return
+        delay = max(0.0, self._node.deadline() - self._clock())
+        self._timer = self._loop.call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        # R11: who may have been late reads what is waiting before it judges anybody's silence.
+        self._transport.drain()
+        self.submit(Timer())

@@ -1,0 +1,172 @@
+"""`python -m tests.bench`: outages that a client sees, in the lab. Needs root.
+
+The machinery is that of reference/BASELINE.md: a probe to each VIP every millisecond (10 ms above 10 VIPs) from a
+client with a normal neighbour cache; an outage is the longest gap between two answers less one period. The lab and
+the agents run at nice -10, prober and echo at -15. A run in which the prober itself stalled is done again and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.lab import network
+from agent.lab.arp import Capture
+from agent.lab.lab import Lab, down, shield
+from agent.lab.plan import LabError
+from agent.lab.probing import Probing
+from tests.bench import report
+from tests.bench.scenarios import SCENARIOS, Bench
+from tests.bench.system import SYSTEMS, System, wait_balanced
+
+STALL_LIMITS = {"fast": 0.005, "lan": 0.020, "wan": 0.100}
+"""A run with a longer stall of the prober says nothing about the system."""
+
+REDO_FACTOR = 3
+"""So many times the wanted runs are tried before the machine is called too busy."""
+
+
+def main() -> int:
+    args = _arguments()
+    if args.json is not None and not args.json.parent.is_dir():
+        print(f"bench: --json {args.json}: no such directory", file=sys.stderr)
+        return 2
+    trials: list[dict[str, Any]] = []
+    redone: dict[str, int] = {}
+    errors: list[str] = []
+    document = {"machine": report.machine(), "nodes": args.nodes, "vips": args.vips, "seed": args.seed}
+    try:
+        network.require_tools()
+        shield(-10)
+        for profile in args.profiles:
+            _measure(SYSTEMS[args.system], profile, args, trials, redone, errors)
+    except LabError as error:
+        errors.append(str(error))
+    except KeyboardInterrupt:
+        errors.append("interrupted")
+    rows = report.summarize(trials)
+    document |= {"load_after": [round(value, 2) for value in os.getloadavg()], "summary": rows}
+    document |= {"redone": redone, "errors": errors, "trials": trials}
+    if args.json is not None:
+        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    print(report.markdown(rows, redone))
+    print(f"\n{json.dumps(document['machine'])}\nload after: {document['load_after']}")
+    for text in errors:
+        print(f"bench: {text}", file=sys.stderr)
+    return _verdict(rows, errors, args.check)
+
+
+def _arguments() -> argparse.Namespace:
+    def words(known: list[str]) -> Any:
+        def parse(text: str) -> list[str]:
+            chosen = [word for word in text.split(",") if word]
+            for word in chosen:
+                if word not in known:
+                    raise argparse.ArgumentTypeError(f"{word!r}: one or more of {','.join(known)}")
+            return chosen
+
+        return parse
+
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--system", choices=sorted(SYSTEMS), default="molehill")
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--profiles", type=words(sorted(STALL_LIMITS)), default=["lan", "fast"])
+    parser.add_argument("--scenarios", type=words(list(SCENARIOS)), default=list(SCENARIOS))
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--vips", type=int, default=10)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every trial, and the summary")
+    parser.add_argument("--seed", type=int, default=1, help="of the random moments of the faults")
+    parser.add_argument("--name", default="bench", help="of the lab")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a promised figure is missed")
+    return parser.parse_args()
+
+
+def _measure(
+    system: System,
+    profile: str,
+    args: argparse.Namespace,
+    trials: list[dict[str, Any]],
+    redone: dict[str, int],
+    errors: list[str],
+) -> None:
+    """All scenarios of one profile, in one lab."""
+    down(args.name)
+    plan = system.plan(args.name, args.nodes, args.vips, profile, network.free_management_network())
+    lab = Lab.create(plan, system.command)
+    try:
+        names = [node.name for node in plan.nodes]
+        system.wait_whole(lab, names)
+        with Probing(lab) as probing, Capture(plan) as capture:
+            bench = Bench(system, lab, probing, capture, random.Random(args.seed))
+            probing.wait_answered(10.0)
+            system.balance(lab)
+            wait_balanced(lab, 10.0)
+            for scenario in args.scenarios:
+                try:
+                    _repeat(bench, scenario, profile, args.runs, trials, redone)
+                except LabError as error:
+                    errors.append(f"{profile} {scenario}: {error}")
+                    _keep_logs(lab, profile, scenario)
+                    return
+    finally:
+        down(args.name)
+
+
+def _repeat(
+    bench: Bench, scenario: str, profile: str, runs: int, trials: list[dict[str, Any]], redone: dict[str, int]
+) -> None:
+    good = attempts = 0
+    while good < runs:
+        if attempts >= runs * REDO_FACTOR:
+            raise LabError(f"{attempts} runs, and the prober stalled in {attempts - good}: the machine is too busy")
+        found = SCENARIOS[scenario](bench, attempts)
+        attempts += 1
+        stall = max(trial.stall for trial in found)
+        if stall > STALL_LIMITS[profile]:
+            key = f"{profile} {found[0].scenario.partition(' (')[0]}"
+            redone[key] = redone.get(key, 0) + 1
+            print(f"{profile} {scenario}: prober stalled {stall * 1e3:.1f} ms, done again", file=sys.stderr, flush=True)
+            continue
+        good += 1
+        for trial in found:
+            load = round(os.getloadavg()[0], 2)
+            trials.append({"system": bench.system.name, "profile": profile, "run": good, "load": load, **asdict(trial)})
+            worst = max(trial.outages.values(), default=float("nan"))
+            print(
+                f"{profile} {trial.scenario} {good}/{runs}: {len(trial.outages)} VIPs, worst {worst * 1e3:.1f} ms, "
+                f"held twice {trial.held_twice * 1e3:.1f} ms, stall {trial.stall * 1e3:.1f} ms",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _keep_logs(lab: Lab, profile: str, scenario: str) -> None:
+    """The agents' last lines, before the lab goes."""
+    for node in lab.plan.nodes:
+        path = lab.log(node.name)
+        if path.exists():
+            tail = path.read_text(errors="replace").splitlines()[-15:]
+            print(f"--- {profile} {scenario}: {node.name}", *tail, sep="\n", file=sys.stderr)
+
+
+def _verdict(rows: list[dict[str, Any]], errors: list[str], check: bool) -> int:
+    """1: something failed, two connected nodes had a VIP at once, or (with --check) a promise was missed."""
+    broken = bool(errors) or not rows
+    for row in rows:
+        if row["held_twice"] > 0:
+            broken = True
+            print(f"bench: {row['profile']} {row['scenario']}: a VIP was on two connected nodes", file=sys.stderr)
+        if check and row["met"] is False:
+            broken = True
+            print(f"bench: {row['profile']} {row['scenario']}: the promised figure is missed", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

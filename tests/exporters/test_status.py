@@ -1,0 +1,165 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.core import events as e
+from agent.core.settings import PartitionPolicy, Settings
+from agent.core.view import Assigned, Cause, HandedOver, Move, View, ViewCause
+from exporters.schema import StatusResponse, VipStatus
+from exporters.status import Status
+from exporters.wall import Wall
+from tests.exporters.events_of_every_kind import EVERY, W1, W2, W3, installed, settings, vip_name
+
+WALL = Wall(clock=lambda: 100.0, wall=lambda: 1_800_000_000.0)
+A, B, C = vip_name(0), vip_name(1), vip_name(2)
+
+
+def status(*events: e.Event, about: Settings | None = None) -> Status:
+    result = Status(about or settings(), WALL, engine="embedded", addresses={W1.name: "10.0.0.101"})
+    for event in events:
+        result(event)
+    return result
+
+
+def vip(of: Status, name: str) -> VipStatus:
+    (row,) = [row for row in of.snapshot().vips if row.name == name]
+    return row
+
+
+def owners(at: float, *pairs: tuple[str, str], uncovered: tuple[str, ...] = ()) -> e.OwnersChanged:
+    return e.OwnersChanged(at=at, owners=pairs, uncovered=uncovered, spread=1.0)  # type: ignore[arg-type]
+
+
+def test_the_contract_of_the_top_level() -> None:
+    keys = "cluster node state mature fit draining quorate view members vips leases arp_cache engine version"
+    assert " ".join(StatusResponse.model_fields) == keys
+
+
+@pytest.mark.parametrize("event", EVERY, ids=lambda event: type(event).__name__)
+def test_every_event_leaves_a_status_that_can_be_told(event: e.Event) -> None:
+    told = status(installed(), event).snapshot()
+    assert StatusResponse.model_validate_json(told.model_dump_json()) == told
+
+
+def test_at_the_start_nothing_is_known() -> None:
+    told = status().snapshot()
+    assert (told.state, told.mature, told.view) == ("BOOT", False, None)
+    assert [(row.name, row.in_view, row.heard, row.incarnation) for row in told.members] == [
+        (name, False, None, None) for name in ("www1", "www2", "www3")
+    ]
+    assert [(row.name, row.owner, row.state) for row in told.vips] == [(v, None, "uncovered") for v in (A, B, C)]
+    assert told.vips[0].addresses == ["eth4:10.0.0.1/16"]
+    assert told.vips[0].prefer == ["www2"]
+
+
+def test_a_view_tells_members_and_owners() -> None:
+    told = status(e.StateChanged(9.0, "RUN"), installed(at=99.0)).snapshot()
+    assert told.view is not None
+    assert (told.view.id, told.view.members, told.view.cause) == ("7-www1-3", ["www1", "www2", "www3"], "join")
+    assert told.view.since == datetime(2027, 1, 15, 7, 59, 59, tzinfo=UTC)
+    assert (told.state, told.mature) == ("RUN", True)
+    assert [(row.owner, row.state, row.cause) for row in told.vips] == [
+        ("www1", "elsewhere", "start"),
+        ("www2", "elsewhere", "start"),
+        ("www3", "elsewhere", "start"),
+    ]
+    assert [row.vips for row in told.members] == [1, 1, 1]
+    assert told.members[0].address == "10.0.0.101"
+    assert told.members[1].incarnation == 5
+
+
+def test_the_life_of_a_vip_on_this_node() -> None:
+    here = status(installed())
+    seen = []
+    for event in (
+        e.VipWaits(10.1, A, "lease"),
+        e.AcquireStarted(10.2, A, Cause.START),
+        e.VipAcquired(10.3, A, Cause.START, started=10.2, since=10.0),
+        e.ReleaseStarted(11.0, A, Cause.BALANCE),
+        e.VipReleased(11.1, A, Cause.BALANCE, started=11.0),
+    ):
+        here(event)
+        row = vip(here, A)
+        seen.append((row.state, row.held))
+    assert seen == [("waiting", False), ("acquiring", False), ("held", True), ("releasing", True), ("elsewhere", False)]
+
+
+def test_a_failed_acquisition_is_shown_until_the_vip_is_somebody_elses() -> None:
+    here = status(installed(), e.VipAcquireFailed(10.1, A, "interface_down", "eth4", 1.0))
+    assert vip(here, A).state == "failed"
+    here(owners(10.2, (A, "www2"), (B, "www2"), (C, "www3")))
+    assert vip(here, A).state == "elsewhere"
+
+
+def test_why_and_since_when_an_owner_is_the_owner() -> None:
+    here = status(installed(at=50.0))
+    here(replace(installed(at=60.0, cause=ViewCause.DISCONNECT), owners=((A, W1.name), (B, W1.name))))
+    assert (vip(here, A).since, vip(here, A).cause) == (WALL.instant(50.0), "start")
+    assert (vip(here, B).owner, vip(here, B).since, vip(here, B).cause) == ("www1", WALL.instant(60.0), "failover")
+    assert (vip(here, C).owner, vip(here, C).state) == (None, "uncovered")
+    moved = HandedOver((Move(B, W1.name, W2.name, Cause.BALANCE),))
+    view = installed().view.id
+    here(e.Decided(70.0, view, 3, moved, flushed=False))
+    here(owners(70.0, (A, "www1"), (B, "www2")))
+    assert (vip(here, B).owner, vip(here, B).cause, vip(here, B).since) == ("www2", "balance", WALL.instant(70.0))
+    here(e.Decided(80.0, view, 4, Assigned(((C, W3.name),), Cause.UNFIT), flushed=False))
+    here(owners(80.0, (A, "www1"), (B, "www2"), (C, "www3")))
+    assert vip(here, C).cause == "unfit"
+
+
+def test_a_vip_that_only_others_have_is_shown_without_addresses() -> None:
+    here = status(installed(), owners(10.5, ("10.9.9.9", "www2")))
+    assert (vip(here, "10.9.9.9").owner, vip(here, "10.9.9.9").addresses) == ("www2", [])
+
+
+def test_members_are_told_by_what_is_heard_of_them() -> None:
+    here = status(
+        installed(),
+        e.HeartbeatReceived(98.0, W2.name, rtt=0.002, missed=0),
+        e.HeartbeatReceived(99.0, W2.name, rtt=None, missed=1),
+        e.StandingsChanged(99.0, unfit=(W3.name,), draining=(W1.name,), leaving=(W2.name,)),
+        e.ConfigDiffers(99.0, members=(W3.name,), vips=()),
+    )
+    told = here.snapshot()
+    rows = {row.name: row for row in told.members}
+    assert (rows["www2"].heard, rows["www2"].rtt) == (WALL.instant(99.0), 0.002)
+    assert [(r.fit, r.draining, r.leaving, r.config_matches) for r in told.members] == [
+        (True, True, False, True),
+        (True, False, True, True),
+        (False, False, False, False),
+    ]
+    assert (told.fit, told.draining) == (True, True)
+    here(e.ConfigDiffers(99.5, members=(), vips=()))
+    assert all(row.config_matches for row in here.snapshot().members)
+
+
+def test_ready_is_mature_and_in_a_view() -> None:
+    assert "in no view yet" in status().not_ready
+    assert "not mature" in status(installed(mature=False)).not_ready
+    assert status(installed(mature=False), e.BecameMature(11.0)).not_ready == ""
+    assert (
+        status(installed(), e.StandingsChanged(1.0, unfit=(W1.name,), draining=(W1.name,), leaving=())).not_ready == ""
+    )
+    left = status(installed(), e.StateChanged(12.0, "LEFT"))
+    assert "left the group" in left.not_ready
+    assert left.snapshot().view is None
+
+
+def test_quorate_counts_votes_under_the_policy_only() -> None:
+    alone = replace(installed(), view=View(installed().view.id, (W1,)))
+    assert status(alone).quorate
+    strict = replace(settings(), partition=PartitionPolicy.QUORUM)
+    assert not status(alone, about=strict).quorate
+    assert "not quorate" in status(alone, about=strict).not_ready
+    assert status(installed(), about=strict).quorate
+    heavy = replace(strict, votes=((W1.name, 3),))
+    assert status(alone, about=heavy).quorate
+
+
+def test_a_copy_does_not_follow() -> None:
+    here = status(installed())
+    then = here.copy()
+    here(e.AcquireStarted(10.2, A, Cause.START))
+    here(owners(10.5, (A, "www3")))
+    assert (vip(then, A).state, vip(then, A).owner) == ("elsewhere", "www1")
