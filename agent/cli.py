@@ -91,6 +91,8 @@ def _local_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         from agent.config import commands
 
         commands.add_arguments(parser)
+    if verb == "check":
+        parser.add_argument("--live", action="store_true", help="also look at this host: interfaces, addresses, kernel")
     if verb == "run":
         parser.add_argument(
             "--log", choices=("logfmt", "json"), default="logfmt", help="form of the log lines on stderr"

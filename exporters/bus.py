@@ -24,7 +24,7 @@ SLICE = 0.002
 PAUSE = 0.002
 """Seconds between two slices: observing takes at most half of the loop."""
 
-Subscriber = Callable[[Event], None]
+Subscriber = Callable[[Event], object]
 
 
 class Bus:

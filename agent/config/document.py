@@ -18,7 +18,7 @@ FILE_BYTES_MAX = 8 << 20
 DEPTH_MAX = 20
 """The configuration has five levels; the composer recurses in C, so that depth must be known to be small."""
 
-NODES_MAX = 1_000_000
+NODES_MAX = 400_000
 """Aliases of aliases multiply: this many values is beyond every true configuration."""
 
 # libyaml is fifty times as fast as the Python scanner: a pool of 16,384 VIPs loads in a second.
@@ -83,14 +83,17 @@ def parse_yaml(text: str, file: str) -> tuple[Any, Origins]:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
         what = f"not YAML: {error.problem or error.context}"
-        source = "" if line is None else text.splitlines()[line - 1].strip() if line <= text.count("\n") + 1 else ""
+        source = "" if line is None else "".join(text.split("\n")[line - 1 : line]).strip()
         if source:
             what += f" at {show(source)}"
+        elif error.context_mark is not None:
+            what += f" ({error.context} that begins on line {error.context_mark.line + 1})"
         raise ConfigError(
             [Problem(file, line, what, "check indentation, quotes and brackets here and just above")]
         ) from None
     except yaml.YAMLError as error:
-        raise ConfigError([Problem(file, None, f"not YAML: {error}", "save it as plain UTF-8 text")]) from None
+        what = f"not YAML: {' '.join(str(error).split())}"
+        raise ConfigError([Problem(file, None, what, "save it as plain UTF-8 text")]) from None
     reading = _Reading(file)
     data = None if root is None else reading.value(root, ())
     if reading.problems:

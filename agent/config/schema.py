@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from agent.config.models import Configuration
+from agent.config.values import format_duration
 
 
 def json_schema() -> str:
@@ -14,4 +16,17 @@ def json_schema() -> str:
     schema["title"] = "molehill.yaml"
     # The bare form of a notify entry, which the models take before pydantic looks.
     schema["properties"]["notify"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/NotifyRange"}]}
+    _write_durations(schema)
     return json.dumps(schema, indent=2)
+
+
+def _write_durations(node: Any) -> None:
+    """Defaults of durations as a file says them: pydantic gives the number behind a validator as it is."""
+    if isinstance(node, list):
+        for item in node:
+            _write_durations(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("default"), float) and "pattern" in node:
+            node["default"] = format_duration(node["default"])
+        for item in node.values():
+            _write_durations(item)

@@ -115,7 +115,7 @@ def _word(content: str, at: int, line: int, report: Tokens) -> Token:
     action = _ACTION.match(content, at)
     if action and len(action[0]) >= len(word):
         return Token("action", action[0], line)
-    if content[at] in "\"'":
+    if content[at] in "\"'" and not quoted:
         report.report(line, f"quote {content[at]} is not closed on this line", "close it, or remove it")
     elif not word.isprintable():
         report.report(line, f"{word.encode(errors='surrogateescape')!r} is not text", "save the file as plain UTF-8")

@@ -43,12 +43,7 @@ class Port:
         if self._socket is None:
             return "ENODEV"
         try:
-            try:
-                self._socket.send(frame)
-            except OSError as error:
-                if error.errno != errno.ENETDOWN:
-                    raise
-                self._socket.send(frame)  # the first error after the interface came back is of when it went
+            self._socket.send(frame)
         except OSError as error:
             return errno.errorcode.get(error.errno or 0, "EIO")
         return ""

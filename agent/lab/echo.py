@@ -23,7 +23,6 @@ from agent.lab.scheduling import favour
 from agent.lab.state import read_plan
 
 PORT = 7072
-NICE = -15
 BATCH = 64
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
@@ -79,7 +78,7 @@ def serve(plan: Plan, ready: Callable[[], None]) -> None:
                 sock = _open(family)
                 sockets[sock.fileno()] = sock, bytes((number,))
                 poll.register(sock.fileno(), select.EPOLLIN)
-    favour(NICE)
+    favour()
     ready()
     while True:
         for descriptor, _ in poll.poll():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import select
 import signal
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 
 from agent.lab import probe_record, processes
@@ -17,7 +16,6 @@ from agent.lab.plan import LabError
 from agent.lab.probe_record import Outage, Recording
 from agent.lab.prober import period_for
 
-_numbers = itertools.count()
 START_SECONDS = 10.0
 
 
@@ -28,10 +26,12 @@ class Probing:
         self._lab = lab
         self._addresses = list(lab.plan.addresses())
         self._nodes = [node.name for node in lab.plan.nodes]
-        self._record = lab.directory / f"probe-{os.getpid()}-{next(_numbers)}.bin"
-        log = self._record.with_suffix(".log")
-        line = [sys.executable, "-P", "-m", "agent.lab.prober", str(lab.directory), str(self._record)]
-        self._process = processes.spawn(line, log, namespace=lab.plan.namespace("client"))
+        # In memory, so that no disk makes the prober wait; it is gone with the last process that has it.
+        self._memory = os.memfd_create("molehill lab probe")
+        self._record = Path(f"/proc/self/fd/{self._memory}")
+        log = lab.directory / "prober.log"
+        line = [sys.executable, "-P", "-m", "agent.lab.prober", str(lab.directory)]
+        self._process = processes.spawn(line, log, namespace=lab.plan.namespace("client"), third=self._memory)
         deadline = time.monotonic() + START_SECONDS
         while probe_record.last_round(self._record) is None:
             if not processes.alive(self._process) or time.monotonic() > deadline:
@@ -54,14 +54,14 @@ class Probing:
         return period_for(len(self._addresses))
 
     def stop(self) -> None:
-        """Ends the prober and removes its record."""
+        """Ends the prober; its record is gone."""
         processes.send_signal(self._process, signal.SIGTERM)
         if processes.wait_gone([self._process], 2.0):
             processes.send_signal(self._process, signal.SIGKILL)
             processes.wait_gone([self._process], 2.0)
-        for suffix in (".bin", ".log"):
-            with contextlib.suppress(FileNotFoundError):
-                self._record.with_suffix(suffix).unlink()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
 
     def recording(self, since: float, until: float) -> Recording:
         """Waits until the prober's record reaches `until`. Raises LabError when the prober has died."""

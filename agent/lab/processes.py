@@ -31,10 +31,11 @@ def _stat(pid: int) -> tuple[str, int, int] | None:
     return fields[0], int(fields[2]), int(fields[19])
 
 
-def spawn(arguments: list[str], log: Path, *, namespace: str | None = None) -> Process:
+def spawn(arguments: list[str], log: Path, *, namespace: str | None = None, third: int | None = None) -> Process:
     """Starts a program in a session of its own; its output is appended to `log`. Raises OSError.
 
     With a namespace the program runs under `ip netns exec`, which becomes the program: the process id stays.
+    `third` is a descriptor that the program gets as number 3.
     """
     if namespace is not None:
         arguments = ["ip", "netns", "exec", namespace, *arguments]
@@ -52,6 +53,7 @@ def spawn(arguments: list[str], log: Path, *, namespace: str | None = None) -> P
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, descriptor, 1),
                 (os.POSIX_SPAWN_DUP2, descriptor, 2),
+                *([] if third is None else [(os.POSIX_SPAWN_DUP2, third, 3)]),
             ],
         )
     finally:

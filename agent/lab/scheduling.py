@@ -5,34 +5,29 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import platform
-import struct
 
 SO_RCVBUFFORCE = 33
 """socket(7); the socket module does not name it."""
 
-SLICE_NANOSECONDS = 100_000
+NICE = -15
 _PR_SET_TIMERSLACK = 29
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 
 
-def favour(nice: int) -> None:
-    """Takes the nice value, a 0.1 ms time slice (Linux 6.12 and newer) and no collection of garbage.
+def favour() -> None:
+    """Real-time priority (SCHED_FIFO 1), exact timers and no collection of garbage.
 
-    What the kernel refuses stays as it was: the measurement is then noisier, and its own stalls show it.
+    Measured beside three agents on two busy cores: at nice -15 with a 0.1 ms slice hundreds of stalls of up to 8 ms in
+    8 s, at SCHED_FIFO none over 1.2 ms. Where the kernel refuses it is nice -15; and if that is refused too, the
+    measurement is noisier, and its own stalls show it.
     """
     gc.collect()
     gc.freeze()
     gc.disable()
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
-        return
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
-        return
-    # struct sched_attr: size, policy (0: normal), flags, nice, priority, runtime (the slice), deadline, period.
-    attributes = struct.pack("=IIQiIQQQ", 48, 0, 0, nice, 0, SLICE_NANOSECONDS, 0, 0)
-    libc.syscall(number, 0, attributes, 0)
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        except PermissionError:
+            return

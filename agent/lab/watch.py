@@ -25,7 +25,6 @@ from agent.lab.scheduling import SO_RCVBUFFORCE, favour
 from agent.lab.state import read_plan
 
 FILE = "addresses.jsonl"
-NICE = -15
 _SOL_NETLINK = 270
 _LISTEN_ALL_NSID = 8
 _GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
@@ -166,7 +165,7 @@ def main(arguments: list[str]) -> int:
     file = os.open(directory / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     watch = Watch(read_plan(directory), file)
     watch.resynchronise()
-    favour(NICE)
+    favour()
     (directory / "watch.ready").touch()
     while True:
         watch.step()

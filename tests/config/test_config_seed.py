@@ -12,9 +12,10 @@ from agent.config.convert import to_yaml
 from agent.config.derive import core_settings
 from agent.config.load import Loaded, load, load_wackamole
 from agent.config.problem import ConfigError
-from agent.config.ranges import NotifyTarget, notify_targets, use_arp_cache
+from agent.config.ranges import notify_targets, use_arp_cache
 from agent.config.values import IpNetwork, parse_interface_address
 from agent.core.settings import Address, Timing
+from agent.drivers.targets import NotifyTarget
 
 SEED = Path(__file__).parent.parent / "seed"
 WACKAMOLE, SPREAD = SEED / "wackamole.conf", SEED / "spread.conf"

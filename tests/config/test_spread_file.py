@@ -202,8 +202,8 @@ def test_ipv6_daemons(load: Load) -> None:
 
 
 def test_what_is_not_carried_over(load: Load) -> None:
-    text = "Spread_Segment 10.0.0.255 {\n n1 10.0.0.1 VirtualID = 3 { C 10.0.0.1 }\n}\nRequiredAuthMethods = IP\nWindow = 9\n"
-    loaded = load(text)
+    daemons = "Spread_Segment 10.0.0.255 {\n n1 10.0.0.1 VirtualID = 3 { C 10.0.0.1 }\n}\n"
+    loaded = load(f"{daemons}RequiredAuthMethods = IP\nWindow = 9\n")
     assert warned(loaded, "VirtualID = 3, { C 10.0.0.1 } of n1 is not carried over") == [2]
     assert warned(loaded, "RequiredAuthMethods = IP is not carried over") == [4]
     assert warned(loaded, "not carried over: Window (line 5)") == [5]

@@ -31,6 +31,7 @@ class Agent:
         self.status = Status(settings(), WALL, engine="embedded", addresses=addresses)
         self.history = History(WALL)
         self.asked: list[tuple[str, dict[str, object]]] = []
+        self.followed = asyncio.Event()
         for event in (*EVERY, installed()):
             self.status(event)
             self.history(event)
@@ -46,6 +47,7 @@ class Agent:
             case "events", {"follow": False, "lines": int(lines)}:
                 return self.history.latest(lines)
             case "events", {"follow": True, "lines": int(lines)}:
+                self.followed.set()
                 return self.history.follow(self.history.last - lines)
             case "move", _:
                 raise Refused("no VIP is called x: see `molehill status`")
@@ -117,15 +119,13 @@ async def test_events_are_lines_with_time_and_words(programs: Programs) -> None:
         r"2027-01-15T07:5\d:\d\d\.\d{3}Z  view 7-www1-3 installed \(join\) after 20\.0 ms", out.splitlines()[1]
     )
     _, out, _ = await programs.run("events", "-n", "3", "--json")
-    assert [json.loads(line)["seq"] for line in out.splitlines()] == [
-        record["seq"] for record in programs.agent.history.latest(3)
-    ]
+    assert [json.loads(line) for line in out.splitlines()] == programs.agent.history.latest(3)
 
 
 async def test_events_followed_until_the_agent_ends(programs: Programs) -> None:
     following = asyncio.create_task(programs.run("events", "--follow", "-n", "1", "--json"))
-    while not programs.agent.history._followers:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        await programs.agent.followed.wait()
     programs.agent.history(installed(at=50.0))
     programs.agent.history.close()
     code, out, _ = await following
@@ -176,20 +176,10 @@ async def test_version(programs: Programs) -> None:
     assert await programs.run("version") == (0, f"molehill {__version__}\n", "")
 
 
-async def test_asking_imports_nothing_heavy() -> None:
+def test_asking_imports_nothing_heavy() -> None:
     program = "import sys, agent.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    heavy = {
-        "asyncio",
-        "pydantic",
-        "aiohttp",
-        "scapy",
-        "pyroute2",
-        "prometheus_client",
-        "opentelemetry",
-        "yaml",
-        "msgspec",
-    }
+    heavy = {"asyncio", "pydantic", "aiohttp", "scapy", "pyroute2", "prometheus_client", "yaml", "msgspec"}
     assert heavy & set(done.stdout.split()) == set()
 
 

@@ -6,6 +6,7 @@ import pytest
 from agent.core import events as e
 from agent.core.effects import Occasion
 from agent.core.ids import NodeName
+from agent.core.view import Cause
 from exporters.history import History, Recorded
 from exporters.record import LIST_MAX, fields, type_name
 from exporters.schema import EventResponse
@@ -36,7 +37,7 @@ def test_every_event_has_a_record_of_plain_values(event: e.Event) -> None:
 
 
 def test_a_record_tells_what_when_and_why() -> None:
-    moved = e.VipReleased(at=99.75, vip=vip_name(0), cause=one(e.VipReleased).cause, started=99.7)  # type: ignore[union-attr]
+    moved = e.VipReleased(at=99.75, vip=vip_name(0), cause=Cause.FAILOVER, started=99.7)
     (record,) = history(moved).since(0)
     assert record == {
         "seq": 1,

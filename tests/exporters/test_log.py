@@ -91,7 +91,12 @@ def test_a_reader_that_does_not_read_never_holds_the_caller_up() -> None:
     reading, writing = os.pipe()
     stream = os.fdopen(writing, "w")
     log = Log(stream, WALL)
-    log_all = threading.Thread(target=lambda: [log(installed(at=float(n))) for n in range(30_000)])
+
+    def flood() -> None:
+        for n in range(30_000):
+            log(installed(at=float(n)))
+
+    log_all = threading.Thread(target=flood)
     log_all.start()
     log_all.join(30)
     assert not log_all.is_alive()

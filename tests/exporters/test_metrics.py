@@ -3,10 +3,11 @@ import io
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -140,17 +141,14 @@ def test_every_metric_has_help(node: Node) -> None:
 def test_both_formats_say_the_same(node: Node) -> None:
     node.see(*EVERY, installed())
 
-    def samples(families: Iterator[object]) -> set[tuple[str, frozenset[tuple[str, str]]]]:
-        return {
-            (sample.name, frozenset(sample.labels.items()))
-            for family in families
-            for sample in family.samples  # type: ignore[attr-defined]
-        }
+    def samples(families: Iterable[Metric]) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+        return {(sample.name, frozenset(sample.labels.items())) for family in families for sample in family.samples}
 
     text, openmetrics = node.text(), node.text(OPENMETRICS)
     assert openmetrics.endswith("# EOF\n")
     assert openmetrics.count("# EOF") == 1
-    assert samples(parse_openmetrics(openmetrics)) == samples(parse_text(text))
+    families = parse_openmetrics(openmetrics)  # type: ignore[no-untyped-call]
+    assert samples(families) == samples(parse_text(text))
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
 

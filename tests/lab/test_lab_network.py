@@ -263,7 +263,6 @@ def test_prober_covers_ipv6(make_lab: MakeLab) -> None:
         (VIP, True, "www2"),
         ("fd72::1:1", True, "www2"),
     ]
-    assert list(lab.directory.glob("probe-*")) == []
 
 
 def test_asking_who_answers_leaves_the_clients_neighbour_cache_alone(make_lab: MakeLab) -> None:

@@ -30,6 +30,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.seed is not None:
         return replay(args.seed)
+    if args.mutants and not args.seeds:
+        return 1 if hunt_all(args.jobs) else 0
     started, cpu = time.monotonic(), os.times()
     failures, steps, views, acquisitions = [], 0, 0, 0
     with multiprocessing.Pool(args.jobs) as pool:

@@ -61,7 +61,7 @@ class Checkers(Observer):
                 case Decided():
                     self._decided(host, now, output)
                 case Acquire():
-                    if not node.membership.operational:
+                    if node.membership.gather is not None:
                         self.fail("I6", host, now, f"{output} while gathering")
                 case Announce(vips=vips):
                     later = outputs[outputs.index(output) :]
@@ -75,6 +75,8 @@ class Checkers(Observer):
                     pass
         self._holdings(host, now, item)
         self._overlap(host, now)
+        if not node.serving.mature and node.membership.active and node.serving.ownership.holdings:
+            self.fail("R14", host, now, f"immature, but holds {sorted(node.serving.ownership.holdings)}")
         if self.excluded:
             kept = [v for v, h in node.serving.ownership.holdings.items() if h.phase is Phase.HELD]
             if kept:
