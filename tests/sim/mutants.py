@@ -17,7 +17,7 @@ from agent.core.viewlog import ViewLog
 from tests.sim.checkers import Violation
 from tests.sim.run import run
 
-SEEDS_MAX = 1500
+SEEDS_MAX = 250
 """Seeds that a mutant may survive."""
 
 Change = tuple[object, str, Any]
