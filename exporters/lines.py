@@ -238,7 +238,7 @@ def _vips(event: Vips) -> Line:
         case e.OwnersChanged(uncovered=(), spread=spread):
             return Line(Level.DEBUG, f"every VIP has an owner; spread {spread:g}")
         case e.OwnersChanged(uncovered=uncovered):
-            return Line(Level.WARNING, f"{len(uncovered)} VIPs without an owner: {_names(uncovered)}")
+            return Line(Level.WARNING, f"VIPs without an owner, {len(uncovered)} in all: {_names(uncovered)}")
         case e.OperatorAnswered(verb=verb, refused=""):
             return Line(Level.INFO, f"`{verb}` done")
         case e.OperatorAnswered(verb=verb, refused=refused):

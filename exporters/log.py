@@ -46,7 +46,7 @@ class Log:
         if held_back is None:
             return
         scalars: dict[str, object] = {
-            name: value for name, value in fields(event).items() if isinstance(value, str | int | float)
+            name: value for name, value in fields(event).items() if isinstance(value, str | int | float) and value != ""
         }
         if held_back:
             scalars["held_back"] = held_back

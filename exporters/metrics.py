@@ -58,6 +58,8 @@ class Metrics:
         self._failed: Tally[tuple[str, str]] = Tally()
         self._unannounced: dict[VipName, tuple[Cause, float]] = {}
         """Acquired, but no frame is out: cause, and since when clients may have missed the VIP."""
+        self._first_sent: dict[VipName, float] = {}
+        """Announced, but its acquisition not heard of yet: the pump carries effects out before it publishes events."""
         self._rounds = 0
         """Balance rounds under way in this view."""
         self._scraping = asyncio.Lock()
@@ -112,12 +114,15 @@ class Metrics:
             case e.VipAcquired(vip=vip, cause=cause, at=at, started=started, since=since):
                 self._acquired[(vip, cause.value)] += 1
                 self._unannounced[vip] = (cause, since)
+                self._announced(vip, self._first_sent.pop(vip, None))
                 count.acquire_duration.observe(max(0.0, at - started))
             case e.VipAcquireFailed(vip=vip, reason=reason):
                 self._failed[(vip, reason)] += 1
             case e.VipReleased(vip=vip, cause=cause):
                 self._released[(vip, cause.value)] += 1
                 self._unannounced.pop(vip, None)
+            case e.AcquireStarted(vip=vip):
+                self._first_sent.pop(vip, None)
             case e.ArpSent():
                 self._sent(event)
             case e.HeartbeatSent():
@@ -155,7 +160,6 @@ class Metrics:
                 | e.PlacementDiffers()
                 | e.Decided()
                 | e.Excluded()
-                | e.AcquireStarted()
                 | e.ReleaseStarted()
                 | e.VipLost()
                 | e.VipWaits()
@@ -179,6 +183,11 @@ class Metrics:
     def _sent(self, event: e.ArpSent) -> None:
         self._count.arp_sent[(event.interface, event.kind, "error" if event.error else "ok")].inc()
         if event.occasion is Occasion.ACQUIRE and not event.error:
-            cause, since = self._unannounced.pop(event.vip, (None, 0.0))
-            if cause is not None:
-                self._count.failover_duration[(cause.value,)].observe(max(0.0, event.at - since))
+            self._first_sent.setdefault(event.vip, event.at)
+            self._announced(event.vip, event.at)
+
+    def _announced(self, vip: VipName, sent: float | None) -> None:
+        """The first frame and the acquisition are both known: the fail-over is over."""
+        if sent is not None and vip in self._unannounced:
+            cause, since = self._unannounced.pop(vip)
+            self._count.failover_duration[(cause.value,)].observe(max(0.0, sent - since))

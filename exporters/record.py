@@ -20,14 +20,25 @@ def type_name(kind: type) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
+MOMENTS = ("started", "since", "gather_started", "failed_since")
+"""Fields that are times of the node's own clock, which mean nothing to others."""
+
+
 def fields(event: Event) -> dict[str, object]:
-    """All fields but `at`. A list over LIST_MAX is cut, and its length stands beside it as `<name>_total`."""
+    """All fields but `at`.
+
+    A list over LIST_MAX is cut, and its length stands beside it as `<name>_total`. A time becomes `<name>_before`:
+    seconds before the event.
+    """
     left_out = LEFT_OUT.get(type(event), ())
     result: dict[str, object] = {}
     for field in dataclasses.fields(event):
         if field.name == "at" or field.name in left_out:
             continue
         value = getattr(event, field.name)
+        if field.name in MOMENTS:
+            result[f"{field.name}_before"] = None if value is None else round(event.at - value, 6)
+            continue
         result[field.name] = plain(value)
         if type(value) is tuple and len(value) > LIST_MAX:
             result[f"{field.name}_total"] = len(value)

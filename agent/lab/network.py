@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent.lab import namespaces
@@ -239,6 +239,15 @@ def kernel_addresses(plan: Plan, host: str) -> list[tuple[str, str, int]]:
     return found
 
 
+def _remove(lines: list[str], is_gone: Callable[[], bool]) -> None:
+    """Another command may be removing the same: an error is one only where something is left."""
+    try:
+        batch(lines)
+    except LabError:
+        if not is_gone():
+            raise
+
+
 def destroy(name: str) -> list[str]:
     """Ends the processes in the lab's namespaces and removes those and its link; what it did, for people.
 
@@ -251,9 +260,9 @@ def destroy(name: str) -> list[str]:
         kill_processes(pids)
         done.append(f"ended {len(pids)} processes")
     if Path(f"/sys/class/net/mh-{name}").exists():
-        batch([f"link delete mh-{name}"])
+        _remove([f"link delete mh-{name}"], lambda: not Path(f"/sys/class/net/mh-{name}").exists())
         done.append(f"removed link mh-{name}")
     if names:
-        batch(f"netns delete {entry}" for entry in names)
+        _remove([f"netns delete {entry}" for entry in names], lambda: not namespaces.with_prefix(prefix_of(name)))
         done.append(f"removed {len(names)} namespaces")
     return done

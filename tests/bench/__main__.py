@@ -12,15 +12,16 @@ import argparse
 import json
 import os
 import random
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agent.lab import network
+from agent.lab import network, state
 from agent.lab.arp import Capture
-from agent.lab.lab import Lab, down, now, shield
-from agent.lab.plan import LabError, with_arguments
+from agent.lab.lab import Command, Lab, down, now, shield
+from agent.lab.plan import Host, LabError, Plan, with_arguments
 from agent.lab.probing import Probing
 from tests.bench import report
 from tests.bench.scenarios import SCENARIOS, Bench, Trial, restore
@@ -45,9 +46,16 @@ def main() -> int:
     trials: list[dict[str, Any]] = []
     redone: dict[str, int] = {}
     errors: list[str] = []
-    document = {"machine": report.machine(), "nodes": args.nodes, "vips": args.vips, "seed": args.seed}
+    document = {
+        "machine": report.machine(),
+        "nodes": args.nodes,
+        "vips": args.vips,
+        "seed": args.seed,
+        "fifo": args.fifo,
+    }
     try:
         network.require_tools()
+        _remove_abandoned()
         shield(-10)
         for profile in args.profiles:
             _measure(SYSTEMS[args.system], profile, args, trials, redone, errors)
@@ -88,7 +96,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="every trial, and the summary")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments of the faults")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all nodes")
-    parser.add_argument("--name", default="bench", help="of the lab")
+    parser.add_argument("--name", default=f"b{os.getpid()}", help="of the lab")
+    parser.add_argument(
+        "--fifo", action="store_true", help="run the agents at SCHED_FIFO too, as if the machine had no other work"
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 when a promised figure is missed")
     return parser.parse_args()
 
@@ -105,7 +116,7 @@ def _measure(
     down(args.name)
     plan = system.plan(args.name, args.nodes, args.vips, profile, network.free_management_network())
     plan = with_arguments(plan, *(part for text in args.set for part in ("--set", text)))
-    lab = Lab.create(plan, system.command)
+    lab = Lab.create(plan, at_fifo(system.command) if args.fifo else system.command)
     try:
         names = [node.name for node in plan.nodes]
         system.wait_whole(lab, names)
@@ -125,6 +136,23 @@ def _measure(
                     return
     finally:
         down(args.name)
+
+
+def at_fifo(command: Command) -> Command:
+    """The same programs at real-time priority 1, below prober and echo."""
+
+    def line(plan: Plan, host: Host, directory: Path) -> list[str]:
+        return ["chrt", "--fifo", "1", *command(plan, host, directory)]
+
+    return line
+
+
+def _remove_abandoned() -> None:
+    """Labs of benchmarks that were killed."""
+    for name in state.names():
+        found = re.fullmatch("b([0-9]+)", name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            down(name)
 
 
 def _repeat(

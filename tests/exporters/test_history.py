@@ -46,7 +46,7 @@ def test_a_record_tells_what_when_and_why() -> None:
         "level": "info",
         "cause": "failover",
         "message": "released 10.0.0.1 (failover) in 50.0 ms",
-        "fields": {"vip": "10.0.0.1", "cause": "failover", "started": 99.7},
+        "fields": {"vip": "10.0.0.1", "cause": "failover", "started_before": 0.05},
     }
 
 

@@ -239,6 +239,21 @@ def test_a_failover_lasts_until_the_first_announcement_that_left(node: Node) -> 
     assert node.value("molehill_failover_duration_seconds_count", cause="failover") == 1
 
 
+def test_a_frame_may_be_heard_of_before_the_acquisition_that_it_announces(node: Node) -> None:
+    for at in (20.0, 40.0):
+        node.see(
+            e.AcquireStarted(at - 0.004, A, Cause.MOVE),
+            sent(A, at + 0.001),
+            sent(A, at + 0.002),
+            acquired(A, at, Cause.MOVE),
+            sent(A, at + 0.003),
+        )
+    assert node.value("molehill_failover_duration_seconds_count", cause="move") == 2
+    assert node.value("molehill_failover_duration_seconds_sum", cause="move") == pytest.approx(0.602)
+    node.see(e.AcquireStarted(49.9, A, Cause.MOVE), acquired(A, 50.0, Cause.MOVE))
+    assert node.value("molehill_failover_duration_seconds_count", cause="move") == 2
+
+
 def test_balance_rounds_count_what_balances(node: Node) -> None:
     view = installed().view.id
     balancing = (Move(A, W1.name, W2.name, Cause.BALANCE), Move(B, W1.name, W3.name, Cause.PREFER))
@@ -309,7 +324,7 @@ def test_nodes_do_not_share_anything() -> None:
 def test_scrapes_within_a_second_are_served_from_one(node: Node) -> None:
     before = node.text()
     node.see(e.HeartbeatSent(1.0))
-    node.now -= CACHED / 2
+    node.now += CACHED / 2
     again = node.loop.run_until_complete(node.metrics.scrape(""))[0].decode()
     assert again == before
     node.now += CACHED

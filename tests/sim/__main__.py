@@ -76,7 +76,8 @@ def hunt_all(jobs: int) -> list[str]:
         for name, found in pool.imap_unordered(hunt, list(MUTANTS)):
             if found is None:
                 missed.append(name)
-            print(f"mutant {name}: {'NOT CAUGHT' if found is None else 'caught at seed %d: %s' % found}", flush=True)
+            verdict = "NOT CAUGHT" if found is None else f"caught at seed {found[0]}: {found[1]}"
+            print(f"mutant {name}: {verdict}", flush=True)
     return missed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.core.effects import Acquire, Announce, Release, Send
-from agent.core.events import Decided, StateChanged, VipAcquired, ViewInstalled
+from agent.core.events import Decided, StateChanged, ViewInstalled, VipAcquired
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.inputs import AddressLost, Input, Received
 from agent.core.messages import Decide, Heartbeat, Install, Join

@@ -30,23 +30,12 @@ def _vote_again() -> list[Change]:
 
     def changed(self: Membership, now: float, peer: Any, join: Any) -> Any:
         out = count(self, now, peer, join)
-        if self.gather is not None and out:
-            self.gather.vote = min(self.gather.vote, join.vote)
+        if self.gather is not None and out and join.vote != self.gather.vote:
+            self.gather.vote = join.vote
+            out = out + self._send_join(now, ())
         return out
 
     return [(Membership, "_count", changed)]
-
-
-def _any_install() -> list[Change]:
-    """R1, the other half: an Install is taken from anybody."""
-    original = Membership._on_install
-
-    def changed(self: Membership, now: float, peer: Any, message: Any) -> Any:
-        if self.gather is not None and message.view.id.epoch >= self.gather.epoch:
-            self.gather.vote = message.view.id.coordinator
-        return original(self, now, peer, message)
-
-    return [(Membership, "_on_install", changed)]
 
 
 def _no_freeze() -> list[Change]:
@@ -204,7 +193,6 @@ MUTANTS: dict[str, Callable[[], list[Change]]] = {
     function.__name__[1:]: function
     for function in (
         _vote_again,
-        _any_install,
         _no_freeze,
         _no_flush,
         _pruned_early,

@@ -34,6 +34,7 @@ class Nemesis:
             self.pause,
             self.split,
             self.one_way,
+            self.broken_pairs,
             self.isolate,
             self.flicker,
             self.ask_around_partition,
@@ -128,6 +129,15 @@ class Nemesis:
     def one_way(self, host: Host) -> None:
         other = self._victim()
         self.world.network.cut.add((host.name, other.name))
+        self._heal_later()
+
+    def broken_pairs(self, host: Host) -> None:
+        """Who hears whom is not transitive: everybody sees another cluster."""
+        names = sorted(self.world.hosts)
+        for one in names:
+            for other in names:
+                if one < other and self.rng.random() < 0.35:
+                    self.world.network.cut |= {(one, other), (other, one)}
         self._heal_later()
 
     def flicker(self, host: Host) -> None:
