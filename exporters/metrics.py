@@ -114,7 +114,8 @@ class Metrics:
             case e.VipAcquired(vip=vip, cause=cause, at=at, started=started, since=since):
                 self._acquired[(vip, cause.value)] += 1
                 self._unannounced[vip] = (cause, since)
-                self._announced(vip, self._first_sent.pop(vip, None))
+                first = self._first_sent.pop(vip, None)
+                self._announced(vip, first if first is not None and first >= at else None)
                 count.acquire_duration.observe(max(0.0, at - started))
             case e.VipAcquireFailed(vip=vip, reason=reason):
                 self._failed[(vip, reason)] += 1

@@ -106,7 +106,8 @@ class Record:
     def disputed(self) -> tuple[VipName, ...]:
         """VIPs that not all members define alike."""
         names = [spec.name for spec in self.specs]
-        return tuple(name for name in names if any(name not in known for known in self.knows.values()))
+        serving = [known for name, known in self.knows.items() if self.standings[name].serves]
+        return tuple(name for name in names if any(name not in known for known in serving))
 
 
 def conflict_move(vip: VipName, loser: NodeName, winner: NodeName) -> Move:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from agent.core.ids import NodeName, VipName
 
 MEMBERS_MAX = 128
-"""Spread's limit, and what a heartbeat can name in one 1,400-byte datagram with names of eight letters."""
+"""Spread's limit. A heartbeat names its members three times: 20 fit one 1,400-byte datagram, 128 need five."""
 
 VIPS_MAX = 16_384
 """A state exchange of so many VIPs is about 0.5 MB a member: 400 datagrams, below the sockets' 4 MiB buffers."""

@@ -121,7 +121,7 @@ def _links(plan: Plan) -> list[str]:
 
 
 def _addresses(plan: Plan, name: str) -> list[str]:
-    host = plan.client if name == "client" else plan.node(name)
+    host = plan.host(name)
     lines = ["link set lo up"]
     connected = []
     for port in host.ports:
@@ -196,7 +196,7 @@ def drop_one_way(plan: Plan, pairs: Iterable[tuple[str, str]]) -> None:
         lines.append("table netdev lab {")
         for target in dict.fromkeys(to for _, to in wanted):
             for segment, port in _ports(plan, target):
-                macs = ", ".join(plan.node(source).ports[segment].mac for source, to in wanted if to == target)
+                macs = ", ".join(plan.host(source).ports[segment].mac for source, to in wanted if to == target)
                 lines += [
                     f"chain {port} {{ type filter hook egress device {port} priority 0;",
                     f"ether saddr {{ {macs} }} drop; }}",

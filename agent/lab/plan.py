@@ -73,6 +73,10 @@ class Plan:
                 return host
         raise LabError(f"no node {name!r} in lab {self.name!r}; it has {', '.join(host.name for host in self.nodes)}")
 
+    def host(self, name: str) -> Host:
+        """A node, or `client`."""
+        return self.client if name == self.client.name else self.node(name)
+
     def addresses(self) -> Iterator[tuple[str, str]]:
         """VIP name and address, in the order of the configuration."""
         for vip in self.vips:

@@ -46,7 +46,8 @@ def main() -> int:
     trials: list[dict[str, Any]] = []
     redone: dict[str, int] = {}
     errors: list[str] = []
-    document = {
+    document: dict[str, Any] = {"machine": report.machine(), "nodes": args.nodes, "vips": args.vips}
+    document |= {"seed": args.seed, "fifo": args.fifo}
         "machine": report.machine(),
         "nodes": args.nodes,
         "vips": args.vips,
