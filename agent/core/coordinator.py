@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.core.ids import NodeName, Seq
+from agent.core.ids import NodeName, Seq, VipName
 from agent.core.messages import Requests
 from agent.core.placement import place, plan_round, plan_urgent
 from agent.core.record import Record
@@ -143,3 +143,21 @@ def _neighbours(record: Record, asked: Mapping[NodeName, Asked]) -> Decision | N
         if wanted.neighbours is not None and wanted.neighbours_version > record.neighbours.get(name, 0):
             return NeighboursShared(name, wanted.neighbours, wanted.neighbours_version)
     return None
+
+
+def why_not(record: Record | None, vip: VipName, taker: NodeName) -> str:
+    """Why a person's wish to move a VIP cannot be granted; empty: it can."""
+    if record is None or not record.mature:
+        return "the cluster is not mature yet"
+    spec = next((spec for spec in record.specs if spec.name == vip), None)
+    if spec is None:
+        return f"no VIP is called {vip!r}"
+    if taker not in record.view.names():
+        return f"{taker!r} is not in the view ({', '.join(record.view.names())})"
+    standing = record.standings[taker]
+    knows = record.knows.get(taker)
+    able = standing.serves and standing.fit and not standing.draining and not standing.leaving
+    able = able and spec.name not in standing.failed and (knows is None or spec.name in knows)
+    if not able or (spec.nodes and taker not in spec.nodes):
+        return f"{taker!r} may not or cannot hold {vip} now (see molehill status)"
+    return ""

@@ -22,16 +22,18 @@ is taken in, only if every pair would hear each other: a link that works one way
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from agent.core.effects import Effect, Send
-from agent.core.events import Event, Excluded, GatherStarted, JoinHeard, MemberSuspected
+from agent.core.events import Event, Excluded, GatherStarted, JoinHeard
+from agent.core.gather import Declaration, Gather, Installed, hearing_each_other
 from agent.core.ids import Member, NodeName, ViewId
 from agent.core.install import Vote, compose, tables_known
-from agent.core.messages import Heartbeat, Install, Join, Leave, Lost
+from agent.core.merging import Merging
+from agent.core.messages import Heartbeat, Install, Join, Leave
 from agent.core.peers import Colour, Peer, Peers
 from agent.core.settings import Settings
-from agent.core.view import Entry, MemberState, View, VipSpec
+from agent.core.suspicion import Suspicion
+from agent.core.view import Entry, View, VipSpec
 from agent.core.viewlog import ViewLog
 
 SPLIT_VOTES_MAX = 3
@@ -39,49 +41,6 @@ SPLIT_VOTES_MAX = 3
 
 STABLE_AFTER = 8.0
 """Failure timeouts after which a view counts as lasting and the back-off of its members' merges starts over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """What a Join says about its sender."""
-
-    state: MemberState
-    specs: tuple[VipSpec, ...]
-    lost: tuple[Lost, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A view has been installed here; the node carries it out."""
-
-    install: Install
-    tables: dict[str, tuple[VipSpec, ...]]
-    previous: View | None
-    flush: tuple[Entry, ...]
-    """To be delivered in the previous view."""
-    gather_started: float
-    left_by_word: frozenset[Member]
-    failed_since: float | None
-
-
-@dataclass(slots=True)
-class Gather:
-    """One epoch's attempt."""
-
-    epoch: int
-    vote: Member
-    complete_by: float
-    give_up_at: float
-    resend_at: float
-    joined: dict[Member, Vote] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """Merges tried towards one peer (R12)."""
-
-    count: int
-    not_before: float
 
 
 Outputs = list[Effect | Event]
@@ -109,11 +68,9 @@ class Membership:
         self._installed_at = 0.0
         self._series_started = 0.0
         self._rounds = 0
-        self._suspected: set[Member] = set()
+        self._suspicion = Suspicion(self.peers)
         self._invited: set[Member] = set()
-        self._failed_since: float | None = None
-        self._mergeable: dict[NodeName, float] = {}
-        self._attempts: dict[NodeName, Attempt] = {}
+        self._merging = Merging(settings.timing)
         self._last_install: Install | None = None
         self._excluded_by: ViewId | None = None
 
@@ -140,7 +97,7 @@ class Membership:
             return float("inf")
         if self.gather is not None:
             limit = self.gather.complete_by if self.gather.vote == self.me else self.gather.give_up_at
-            awaited = [self.peers.red_at(m) for m in self._old_members() if m not in self._suspected]
+            awaited = [self.peers.red_at(m) for m in self._old_members() if m not in self._suspicion.members]
             later = [at for at in awaited if at > float("-inf")]
             return min(self.gather.resend_at, limit, *later)
         assert self.view is not None
@@ -193,25 +150,12 @@ class Membership:
         out: Outputs = []
         for member in self.view.members:
             if member != self.me and self.peers.colour(member, now) is Colour.RED:
-                out += self._suspect(now, member, None)
+                out += self._suspicion.add(now, member, None)
         if out:
             out += self.begin(now, "suspect")
         elif now - self._installed_at > STABLE_AFTER * self.settings.timing.failure_timeout:
-            for member in self.view.members:
-                self._attempts.pop(member.name, None)
+            self._merging.lasted(self.view.members)
         return out
-
-    def _suspect(self, now: float, member: Member, named_by: NodeName | None) -> Outputs:
-        if member in self._suspected:
-            return []
-        self._suspected.add(member)
-        peer = self.peers.get(member)
-        if peer is not None and peer.departed is not None:
-            return []
-        named = self.peers.named(member.name)
-        heard = named.heard if named is not None else now
-        self._failed_since = heard if self._failed_since is None else min(self._failed_since, heard)
-        return [MemberSuspected(now, member, now - heard, named_by)]
 
     def _consider_merge(self, now: float) -> Outputs:
         """Another view, or a node alone, that hears each of us and is heard by each of us."""
@@ -221,14 +165,12 @@ class Membership:
         for peer in self.outsiders(now):
             theirs = self._companions(peer)
             if theirs & ours or not self.peers.mutual(ours, theirs, self.me, now):
-                self._mergeable.pop(peer.member.name, None)
+                self._merging.cannot(peer.member.name)
                 continue
-            since = self._mergeable.setdefault(peer.member.name, now)
             hold = 0.0 if peer.view is None else timing.merge_hold_down
             if self.view.id.coordinator != self.me:
                 hold += timing.heartbeat
-            attempt = self._attempts.get(peer.member.name)
-            if now < since + hold or (attempt is not None and now < attempt.not_before):
+            if not self._merging.due(now, peer.member.name, hold):
                 continue
             return self._approach(now, peer, theirs, "join" if peer.view is None else "merge")
         return []
@@ -240,10 +182,7 @@ class Membership:
         return frozenset(peer.view.members)
 
     def _approach(self, now: float, peer: Peer, theirs: Iterable[Member], reason: str) -> Outputs:
-        timing = self.settings.timing
-        count = self._attempts[peer.member.name].count + 1 if peer.member.name in self._attempts else 1
-        pause = min(timing.patience_max, timing.merge_hold_down * 2.0**count)
-        self._attempts[peer.member.name] = Attempt(count, now + pause)
+        self._merging.tried(now, peer.member.name)
         self._invited.update(theirs)
         return self.begin(now, reason)
 
@@ -251,7 +190,7 @@ class Membership:
 
     def _on_heartbeat(self, now: float, peer: Peer, beat: Heartbeat) -> Outputs:
         self.epoch = max(self.epoch, beat.epoch)
-        self._suspected.discard(peer.member)
+        self._suspicion.members.discard(peer.member)
         if not self.active:
             return []
         theirs, ours = beat.view, self.view
@@ -278,13 +217,12 @@ class Membership:
         """While gathering: a view whose epoch is not below ours never answers, so ask in a higher one (R3)."""
         if self.gather is None or theirs.id.epoch < self.gather.epoch or not self._acceptable(now, peer):
             return []
-        attempt = self._attempts.get(peer.member.name)
-        if attempt is not None and now < attempt.not_before:
+        if not self._merging.allowed(now, peer.member.name):
             return []
         return self._approach(now, peer, (peer.member,), "epoch")
 
     def _on_join(self, now: float, peer: Peer, join: Join) -> Outputs:
-        self._suspected.discard(peer.member)
+        self._suspicion.members.discard(peer.member)
         if not self.active:
             self.epoch = max(self.epoch, join.epoch)
             return []
@@ -303,22 +241,12 @@ class Membership:
             reason = "epoch"
         else:
             reason = ""
-        out = self._corroborate(now, peer, join)
+        trusted = self.gather.joined.keys() if self.gather is not None else ()
+        doubtful = [m for m in join.suspects if m in self._old_members() and m not in trusted]
+        out: Outputs = list(self._suspicion.corroborate(now, peer.member.name, doubtful))
         if reason:
             out += self._enter(now, join.epoch, reason, join.alive)
         return out + self._count(now, peer, join) + self._advance(now)
-
-    def _corroborate(self, now: float, peer: Peer, join: Join) -> Outputs:
-        """R4: a suspect named by a peer is dropped at once by whoever finds it late too."""
-        out: Outputs = []
-        for member in join.suspects:
-            if member == self.me or member not in self._old_members():
-                continue
-            if self.gather is not None and member in self.gather.joined:
-                continue
-            if self.peers.colour(member, now) is not Colour.GREEN:
-                out += self._suspect(now, member, peer.member.name)
-        return out
 
     def _count(self, now: float, peer: Peer, join: Join) -> Outputs:
         """Notes a vote of this epoch. A repetition replaces the former one: it is the same vote with newer facts."""
@@ -356,7 +284,7 @@ class Membership:
         if not self.active:
             return []
         if self.gather is None and self.view is not None and peer.member in self.view:
-            self._suspect(now, peer.member, None)
+            self._suspicion.add(now, peer.member, None)
             return self.begin(now, "leave")
         if self.gather is not None:
             self.gather.joined.pop(peer.member, None)
@@ -369,7 +297,7 @@ class Membership:
         return tuple(m for m in self.view.members if m != self.me) if self.view is not None else ()
 
     def _living(self, now: float, member: Member) -> bool:
-        return member not in self._suspected and self.peers.colour(member, now) is not Colour.RED
+        return member not in self._suspicion.members and self.peers.colour(member, now) is not Colour.RED
 
     def _acceptable(self, now: float, peer: Peer) -> bool:
         """Whether a view with this peer could last: a fellow member, or one that all of us hear and that hears us."""
@@ -382,7 +310,7 @@ class Membership:
         """Whom a coordinator waits for."""
         awaited = {member for member in self._old_members() if self._living(now, member)}
         for peer in self.outsiders(now):
-            if peer.member in self._suspected:
+            if peer.member in self._suspicion.members:
                 continue
             known = self.gather is not None and peer.member in self.gather.joined
             wanted = known or self.view is None or peer.gathering or peer.member in self._invited
@@ -401,9 +329,11 @@ class Membership:
         out.append(GatherStarted(now, epoch, reason))
         self.epoch = max(self.epoch, epoch)
         patience = min(timing.patience_max, timing.patience * 2.0 ** min(self._rounds, 16))
-        candidates = {self.me} | {m for m in self._awaited(now) if self._hears_us(m)}
+        candidates = {self.me} | {m for m in self._awaited(now) if self.peers.hears(m, self.me)}
         if self._rounds < SPLIT_VOTES_MAX:
-            candidates |= {m for m in named if self._may_be_alive(now, m)}
+            candidates |= {
+                m for m in named if m not in self._suspicion.members and self.peers.may_be_alive(m, self.me, now)
+            }
         vote = min(candidates)
         complete_by = now + timing.join_timeout
         if self.view is None:
@@ -415,22 +345,6 @@ class Membership:
                 out += self._count(now, peer, peer.join)
         return out
 
-    def _hears_us(self, member: Member) -> bool:
-        """A vote for one that does not hear it is lost; without word from it the best is assumed."""
-        peer = self.peers.get(member)
-        return peer is None or not (peer.heartbeat or peer.join) or self.me in peer.hears
-
-    def _may_be_alive(self, now: float, member: Member) -> bool:
-        """For members that another one named: unknown here, or known and well."""
-        named = self.peers.named(member.name)
-        if member == self.me or member in self._suspected:
-            return False
-        if named is None:
-            return member.name != self.me.name
-        if named.member != member:
-            return named.member.incarnation < member.incarnation
-        return self.peers.colour(member, now) is not Colour.RED and self._hears_us(member)
-
     def _send_join(self, now: float, to: tuple[NodeName, ...]) -> Outputs:
         assert self.gather is not None
         awaited = self._awaited(now)
@@ -440,7 +354,7 @@ class Membership:
             epoch=self.gather.epoch,
             vote=self.gather.vote,
             alive=tuple(sorted(awaited | {self.me})),
-            suspects=tuple(sorted(self._suspected)),
+            suspects=tuple(sorted(self._suspicion.members)),
             hears=tuple(peer.member for peer in self.peers.alive(now)),
             old_view=self.view,
             delivered=self.log.delivered,
@@ -460,8 +374,8 @@ class Membership:
             return []
         out: Outputs = []
         for member in self._old_members():
-            if member not in self._suspected and self.peers.colour(member, now) is Colour.RED:
-                out += self._suspect(now, member, None)
+            if member not in self._suspicion.members and self.peers.colour(member, now) is Colour.RED:
+                out += self._suspicion.add(now, member, None)
         if gather.vote != self.me:
             lost = not self._living(now, gather.vote) and self.peers.named(gather.vote.name) is not None
             if lost or now >= gather.give_up_at:
@@ -490,7 +404,7 @@ class Membership:
             for member, vote in usable.items()
             if vote.join.vote == self.me and (member == self.me or self._living(now, member))
         )
-        members = _hearing_each_other(members, usable, self.me)
+        members = hearing_each_other(members, usable, self.me)
         view = View(ViewId(gather.epoch, self.me), tuple(members))
         install, _ = compose(view, {m: usable[m] for m in members}, tables, now)
         self._adopt(now, install, tables)
@@ -517,32 +431,12 @@ class Membership:
             for member in (previous.members if previous is not None else ())
             if (peer := self.peers.get(member)) is not None and peer.departed is not None
         )
-        started, failed = self._series_started, self._failed_since
+        started, failed = self._series_started, self._suspicion.failed_since
         self.installed = Installed(install, tables, previous, flush, started, by_word, failed)
         self.view, self.gather, self.log = install.view, None, ViewLog()
         self.epoch = max(self.epoch, install.view.id.epoch)
         self._installed_at = now
-        self._suspected.clear()
+        self._suspicion = Suspicion(self.peers)
         self._invited.clear()
-        self._mergeable.clear()
-        self._failed_since = None
+        self._merging.restart()
         self._last_install = None
-
-
-def _hearing_each_other(members: list[Member], votes: dict[Member, Vote], me: Member) -> list[Member]:
-    """Leaves out as few as needed that no two are left of which one suspects the other.
-
-    One-way links would otherwise make the same view again and again. Out goes who is in most such pairs; of equals
-    the last by name.
-    """
-    kept = list(members)
-    while True:
-        broken = {
-            member: sum(other in votes[member].join.suspects or member in votes[other].join.suspects for other in kept)
-            for member in kept
-            if member != me
-        }
-        worst = max(broken, key=lambda member: (broken[member], member), default=None)
-        if worst is None or broken[worst] == 0:
-            return kept
-        kept.remove(worst)

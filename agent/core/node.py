@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from agent.core.beats import Beats
-from agent.core.coordinator import Asked, decide
+from agent.core.coordinator import Asked, decide, why_not
 from agent.core.effects import Effect, Send, Stop
 from agent.core.events import (
     Event,
@@ -17,7 +17,8 @@ from agent.core.events import (
     Started,
     StateChanged,
 )
-from agent.core.ids import Member, NodeName
+from agent.core.gather import Installed
+from agent.core.ids import Member, NodeName, Seq
 from agent.core.inputs import (
     AddressesAdded,
     AddressesFailed,
@@ -37,7 +38,7 @@ from agent.core.inputs import (
     VipsUnable,
 )
 from agent.core.install import placed
-from agent.core.membership import Installed, Membership
+from agent.core.membership import Membership
 from agent.core.messages import Decide, Heartbeat, Install, Join, Leave, Requests
 from agent.core.peers import Peer
 from agent.core.serving import Serving
@@ -161,7 +162,7 @@ class Node:
         if sender.name == self.me.name:
             return []
         peer, fresh = self.membership.peers.hear(sender, now)
-        if peer is None or _left_already(peer, message):
+        if peer is None or peer.left_already(message):
             return []
         out: list[Output] = []
         if fresh:
@@ -205,19 +206,10 @@ class Node:
                 out.append(Send(Decide(view.id, missing), (peer.member.name,)))
         return out
 
-    def _stable(self) -> int:
-        """What every member of the view is known to have delivered."""
+    def _stable(self) -> Seq:
         view = self.membership.view
         assert view is not None
-        least = self.membership.log.delivered
-        for member in view.members:
-            if member == self.me:
-                continue
-            peer = self.membership.peers.get(member)
-            beat = peer.heartbeat if peer is not None else None
-            known = beat is not None and beat.view is not None and beat.view.id == view.id
-            least = min(least, beat.delivered if beat is not None and known else 0)
-        return least
+        return self.membership.peers.delivered_by_all(view, self.me, self.membership.log.delivered)
 
     # After every input.
 
@@ -277,15 +269,12 @@ class Node:
 
     def _asked(self, now: float) -> dict[NodeName, Asked]:
         """Requests of the members of this view, by their last heartbeat in it, and one's own."""
-        view = self.membership.view
+        view, peers = self.membership.view, self.membership.peers
         assert view is not None
-        asked = {}
+        own = Asked(self.serving.requests(now, self._matured(now)), self.membership.log.delivered)
+        asked = {self.me.name: own}
         for member in view.members:
-            if member == self.me:
-                own = self.serving.requests(now, self._matured(now))
-                asked[member.name] = Asked(own, self.membership.log.delivered)
-                continue
-            peer = self.membership.peers.get(member)
+            peer = peers.get(member)
             beat = peer.heartbeat if peer is not None else None
             if beat is not None and not beat.gathering and beat.view is not None and beat.view.id == view.id:
                 asked[member.name] = Asked(beat.requests, beat.delivered)
@@ -381,16 +370,14 @@ class Node:
         return []
 
     def _finish_leave(self, now: float) -> list[Output]:
+        """Goes when everything is handed over; alone, or when that takes too long, drops it first."""
         membership, serving = self.membership, self.serving
         view = membership.view
-        alone = view is None or (membership.operational and len(view.members) == 1)
-        forced = alone or now >= self._leave_by
+        forced = view is None or now >= self._leave_by or (membership.operational and len(view.members) == 1)
         out: list[Output] = []
         if forced and serving.ownership.holdings:
             out += serving.release_everything(now, Cause.LEAVE)
-        handed_over = membership.operational and not serving.owns_or_gives()
-        agreed = serving.record is not None and serving.record.standings[self.me.name].leaving
-        if serving.ownership.holdings or not (forced or (handed_over and agreed)):
+        if serving.ownership.holdings or not (forced or (membership.operational and serving.handed_over())):
             return out
         if view is not None:
             goodbye = Send(Leave(view.id), ())
@@ -398,9 +385,7 @@ class Node:
         membership.leave()
         serving.left()
         self._leave_by = float("inf")
-        if self._stop_after_leave:
-            out.append(Stop())
-        return out
+        return [*out, Stop()] if self._stop_after_leave else out
 
     def _return(self, now: float) -> list[Output]:
         self.serving.leaving = False
@@ -419,28 +404,11 @@ class Node:
                 refused = "" if self.serving.mature else "the cluster is not mature yet"
             case MoveRequested(vip=vip, taker=taker):
                 request = OperatorRequest(number, "move", vip, NodeName(taker))
-                refused = self._why_not(vip, NodeName(taker))
+                refused = why_not(self.serving.record, vip, NodeName(taker))
         if refused:
             return [OperatorAnswered(now, number, request.verb, refused)]
         self.serving.operator.append(request)
         return []
-
-    def _why_not(self, vip: str, taker: NodeName) -> str:
-        record = self.serving.record
-        if record is None or not record.mature:
-            return "the cluster is not mature yet"
-        spec = next((spec for spec in record.specs if spec.name == vip), None)
-        if spec is None:
-            return f"no VIP is called {vip!r}"
-        if taker not in record.view.names():
-            return f"{taker!r} is not in the view ({', '.join(record.view.names())})"
-        standing = record.standings[taker]
-        knows = record.knows.get(taker)
-        able = standing.serves and standing.fit and not standing.draining and not standing.leaving
-        able = able and spec.name not in standing.failed and (knows is None or spec.name in knows)
-        if not able or (spec.nodes and taker not in spec.nodes):
-            return f"{taker!r} may not or cannot hold {vip} now (see molehill status)"
-        return ""
 
     def _reconfigure(self, now: float, settings: Settings) -> list[Output]:
         old, self.settings = self.settings, settings
@@ -451,19 +419,3 @@ class Node:
             return []
         out = self.serving.release_redefined(now, old)
         return out + list(self.membership.begin(now, "reload"))
-
-
-def _left_already(peer: Peer, message: Heartbeat | Join | Install | Decide | Leave) -> bool:
-    """A message from before a departure that came after it; anything newer ends the departure."""
-    if peer.departed is None:
-        return False
-    match message:
-        case Heartbeat(view=view):
-            late = view is not None and view.id == peer.departed
-        case Join(old_view=view):
-            late = view is not None and view.id == peer.departed
-        case _:
-            late = True
-    if not late:
-        peer.departed = None
-    return late

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.core.ids import Member, NodeName, ViewId, VipName
-from agent.core.messages import Heartbeat, Join
+from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
+from agent.core.messages import Heartbeat, Join, Message
 from agent.core.settings import Timing
 from agent.core.view import View
 
@@ -59,6 +59,26 @@ class Peer:
         if self.heartbeat is not None and (self.join is None or self.heartbeat_at >= self.join_at):
             return self.heartbeat.gathering
         return self.join is not None
+
+    @property
+    def table(self) -> str | None:
+        """Digest of its VIP table, by its last word."""
+        if self.heartbeat is not None and (self.join is None or self.heartbeat_at >= self.join_at):
+            return self.heartbeat.table
+        return self.join.state.table if self.join is not None else None
+
+    def left_already(self, message: Message) -> bool:
+        """A message from before a departure that came after it; anything newer ends the departure."""
+        if self.departed is None:
+            return False
+        match message:
+            case Heartbeat(view=view) | Join(old_view=view):
+                late = view is not None and view.id == self.departed
+            case _:
+                late = True
+        if not late:
+            self.departed = None
+        return late
 
     def covers(self, vip: VipName) -> bool:
         """Whether it, or a fellow member of a view of its own, holds the VIP, by its last word (R10)."""
@@ -143,3 +163,31 @@ class Peers:
             if peer is None or not theirs <= peer.hears:
                 return False
         return True
+
+    def delivered_by_all(self, view: View, me: Member, own: Seq) -> Seq:
+        """How far every member of the view is known to have delivered its log."""
+        least = own
+        for member in view.members:
+            if member == me:
+                continue
+            peer = self.get(member)
+            beat = peer.heartbeat if peer is not None else None
+            known = beat is not None and beat.view is not None and beat.view.id == view.id
+            least = min(least, beat.delivered if beat is not None and known else 0)
+        return least
+
+    def hears(self, member: Member, me: Member) -> bool:
+        """A vote for one that does not hear us is lost; without word from it the best is assumed."""
+        peer = self.get(member)
+        return peer is None or not (peer.heartbeat or peer.join) or me in peer.hears
+
+    def may_be_alive(self, member: Member, me: Member, now: float) -> bool:
+        """For members that another one named: unknown here, or known and well."""
+        named = self.named(member.name)
+        if member.name == me.name:
+            return False
+        if named is None:
+            return True
+        if named.member != member:
+            return named.member.incarnation < member.incarnation
+        return self.colour(member, now) is not Colour.RED and self.hears(member, me)

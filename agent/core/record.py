@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from agent.core.ids import NodeName, Seq, VipName
 from agent.core.placement import Candidate
+from agent.core.settings import Settings
 from agent.core.view import (
     Answered,
     Assigned,
@@ -113,3 +115,12 @@ class Record:
 def conflict_move(vip: VipName, loser: NodeName, winner: NodeName) -> Move:
     """A merge's loser gives up and says so, in the form of a hand-over to the holder that stays (R13)."""
     return Move(vip, loser, winner, Cause.MERGE)
+
+
+def table_of(settings: Settings) -> tuple[tuple[VipSpec, ...], str]:
+    """The VIP table as it is exchanged, and its digest."""
+    specs = tuple(
+        VipSpec(vip.name, tuple(address.address for address in vip.addresses), vip.prefer, vip.nodes)
+        for vip in settings.vips
+    )
+    return specs, hashlib.blake2b(repr(specs).encode(), digest_size=8).hexdigest()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from agent.core.changes import view_cause, view_installed
 from agent.core.effects import Effect, ForgetNeighbours, LearnNeighbours, Occasion
 from agent.core.events import (
     BalanceRound,
@@ -18,17 +18,16 @@ from agent.core.events import (
     OperatorAnswered,
     OwnersChanged,
     StandingsChanged,
-    ViewInstalled,
     VipWaits,
 )
+from agent.core.gather import Declaration, Installed
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.install import first_record
-from agent.core.membership import Declaration, Installed
 from agent.core.messages import Install, Lost, Requests
 from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
 from agent.core.placement import spread
-from agent.core.record import Record
+from agent.core.record import Record, table_of
 from agent.core.settings import Settings
 from agent.core.view import (
     Answered,
@@ -45,21 +44,9 @@ from agent.core.view import (
     OperatorRequest,
     Standing,
     StandingChanged,
-    View,
-    ViewCause,
-    VipSpec,
 )
 
 Outputs = list[Effect | Event]
-
-
-def table_of(settings: Settings) -> tuple[tuple[VipSpec, ...], str]:
-    """The VIP table as it is exchanged, and its digest."""
-    specs = tuple(
-        VipSpec(vip.name, tuple(address.address for address in vip.addresses), vip.prefer, vip.nodes)
-        for vip in settings.vips
-    )
-    return specs, hashlib.blake2b(repr(specs).encode(), digest_size=8).hexdigest()
 
 
 class Serving:
@@ -110,7 +97,7 @@ class Serving:
 
     def declare(self, now: float, missing: frozenset[Member], peers: Peers) -> Declaration:
         """What a Join says; `missing`: old fellow members that are not awaited."""
-        alike = all(_table_told(peer) == self.table for peer in peers.alive(now))
+        alike = all(peer.table == self.table for peer in peers.alive(now))
         state = MemberState(
             held=self.ownership.held(),
             mature=self.mature,
@@ -184,7 +171,7 @@ class Serving:
             out += self.deliver(now, entry, previous.id, flushed=True)
         view = install.view
         left = tuple(m for m in previous.members if m not in view) if previous is not None else ()
-        cause = _view_cause(install, previous, left, change.left_by_word)
+        cause = view_cause(install, previous, left, change.left_by_word)
         former = self.record
         self.record = first_record(install, change.tables)
         self._yielded = False
@@ -194,7 +181,7 @@ class Serving:
         self._neighbours_after = now + self.settings.timing.heartbeat
         self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
         self._take_orders(now, install, former, left, change, peers)
-        out.append(_view_installed(now, change, left, cause))
+        out.append(view_installed(now, change, left, cause))
         if install.mature and not self.mature:
             self.mature = True
             out.append(BecameMature(now))
@@ -363,13 +350,12 @@ class Serving:
             return lambda vip: vip in self._orders
         return lambda vip: not self._yielded
 
-    def owns_or_gives(self) -> bool:
-        """Whether the agreed record still connects this node with any VIP."""
-        record = self.record
-        if record is None:
+    def handed_over(self) -> bool:
+        """The group knows of the departure, and its record connects no VIP with this node any more."""
+        record, name = self.record, self.me.name
+        if record is None or not record.standings[name].leaving:
             return False
-        name = self.me.name
-        return name in record.owners.values() or any(giver == name for _, giver in record.handovers)
+        return name not in record.owners.values() and not any(giver == name for _, giver in record.handovers)
 
     def left(self) -> None:
         """Out of the group by one's own will: the next life in it begins immature."""
@@ -407,45 +393,3 @@ class Serving:
                 event = replace(event, spread=spread(record.candidates(), record.specs, record.owners))
             out.append(event)
         return out
-
-
-def _table_told(peer: Peer) -> str | None:
-    if peer.heartbeat is not None and (peer.join is None or peer.heartbeat_at >= peer.join_at):
-        return peer.heartbeat.table
-    return peer.join.state.table if peer.join is not None else None
-
-
-def _view_cause(
-    install: Install, previous: View | None, left: tuple[Member, ...], by_word: frozenset[Member]
-) -> ViewCause:
-    joined = [m for m in install.view.members if previous is None or m not in previous]
-    with_views = {member for recovered in install.recovered for member in recovered.members}
-    if left and joined:
-        return ViewCause.NETWORK
-    if left:
-        return ViewCause.LEAVE if all(member in by_word for member in left) else ViewCause.DISCONNECT
-    if previous is None:
-        return ViewCause.JOIN
-    if joined:
-        return ViewCause.MERGE if any(member in with_views for member in joined) else ViewCause.JOIN
-    return ViewCause.NETWORK
-
-
-def _view_installed(now: float, change: Installed, left: tuple[Member, ...], cause: ViewCause) -> Event:
-    install, previous = change.install, change.previous
-    view = install.view
-    grouped = [recovered.members for recovered in install.recovered]
-    alone = [(m,) for m in view.members if not any(m in group for group in grouped)]
-    return ViewInstalled(
-        at=now,
-        view=view,
-        previous=previous.id if previous is not None else None,
-        joined=tuple(m for m in view.members if previous is None or m not in previous),
-        left=left,
-        cause=cause,
-        together=(*grouped, *alone),
-        mature=install.mature,
-        gather_started=change.gather_started,
-        failed_since=change.failed_since,
-        owners=install.owners,
-    )

@@ -48,12 +48,6 @@ def main() -> int:
     errors: list[str] = []
     document: dict[str, Any] = {"machine": report.machine(), "nodes": args.nodes, "vips": args.vips}
     document |= {"seed": args.seed, "fifo": args.fifo}
-        "machine": report.machine(),
-        "nodes": args.nodes,
-        "vips": args.vips,
-        "seed": args.seed,
-        "fifo": args.fifo,
-    }
     try:
         network.require_tools()
         _remove_abandoned()

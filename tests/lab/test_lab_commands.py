@@ -167,10 +167,13 @@ def test_a_memory_file_cut_short_is_told_and_removed(make_lab: MakeLab, capsys: 
 @netns
 def test_opened_labs_remember_faults(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=2, vips=1)
+    before = now()
     lab.cut("www1")
+    after = now()
     again = Lab.open(lab.plan.name)
     assert again.running().apart == {"www1": "cut"}
     assert [sorted(apart.nodes) for apart in again.apart()] == [["www1"]]
+    assert before < again.apart()[0].since < after
     assert again.apart()[0].until > now()
     again.heal()
     assert lab.running().apart == {}
