@@ -134,7 +134,7 @@ class Agent:
         self._notifier = Notifier()
         acting = Acting(
             submit=lambda item: self._pump.submit(item),
-            status=lambda: self._status.snapshot().model_dump(mode="json"),
+            status=self._snapshot,
             history=self._history,
             reload=self._reload,
             set_draining=self._set_draining,
@@ -193,6 +193,11 @@ class Agent:
         self._operator.observe(event)
         if isinstance(event, StateChanged):
             self._notifier.status(event.state)
+
+    def _snapshot(self) -> object:
+        """Who asks right after an order sees what it did."""
+        self._bus.drain()
+        return self._status.snapshot().model_dump(mode="json")
 
     def _receive(self, sender: Member, message: Message) -> None:
         self._pump.submit(Received(sender, message))
