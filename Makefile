@@ -43,7 +43,7 @@ sim: .venv/.tests
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
 
 fuzz: .venv/.tests
-	MOLEHILL_FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/engines -k fuzz
+	$(BIN)/python -m tests.engines.fuzz_decoder --inputs $(INPUTS)
 
 bench: .venv/.tests
 	$(BIN)/python -m tests.bench

@@ -1,4 +1,4 @@
-"""The command `molehill`. Every verb but run, check, schema, convert and lab is a request on the control socket.
+"""The command `molehill`. A verb that is not in `LOCAL`, and not lab, is a request on the control socket.
 
 What a verb needs is imported when it is called: `molehill status` must not wait for pydantic, scapy and aiohttp.
 """
@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from agent import __version__
 from agent.control import client, tables
@@ -25,6 +26,8 @@ LOCAL = {
     "check": "check a configuration: every error with file, line and remedy",
     "schema": "print the JSON Schema of the configuration",
     "convert": "print the YAML that wackamole.conf and spread.conf mean",
+    "replay": "run the core again from a journal, and say where it answers otherwise",
+    "witness": "ask from outside who answers for each VIP, and tell Prometheus",
 }
 
 ORDERS = {
@@ -81,12 +84,25 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         commands.add_parser(verbs).set_defaults(call=commands.run)
     else:
         verbs.add_parser("lab", help="a cluster of network namespaces on this machine, and faults for it")
+    boards = verbs.add_parser("dashboards", help="write the Grafana dashboards (JSON) into a directory")
+    boards.add_argument("directory", type=Path, metavar="DIR", help="is made if it is missing")
+    boards.set_defaults(call=_dashboards)
     version = verbs.add_parser("version", help="print the version")
     version.set_defaults(call=_version)
     return parser
 
 
 def _local_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    if verb == "replay":
+        from agent import replay
+
+        replay.add_arguments(parser)
+        return
+    if verb == "witness":
+        from exporters import witness_plan
+
+        witness_plan.add_arguments(parser)
+        return
     if verb != "schema":
         from agent.config import commands
 
@@ -118,6 +134,12 @@ def _queries(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     events.add_argument("--lines", "-n", type=int, default=50, metavar="N", help="the last N (default 50)")
     events.set_defaults(call=_events)
 
+    journal = verbs.add_parser("journal", help="write the flight recorder to a file, for `molehill replay`")
+    journal.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="a copy goes here (default: print the path)"
+    )
+    journal.set_defaults(call=_journal)
+
 
 def _orders(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for verb, text in ORDERS.items():
@@ -136,6 +158,14 @@ def _local(args: argparse.Namespace) -> int:
         from agent import runtime
 
         return runtime.run(args)
+    if args.verb == "replay":
+        from agent import replay
+
+        return replay.run(args)
+    if args.verb == "witness":
+        from exporters import witness
+
+        return witness.run(args)
     from agent.config import commands
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -178,6 +208,23 @@ def _events(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _journal(args: argparse.Namespace) -> int:
+    answer = client.ask(args.control, "journal", timeout=client.PATIENCE)
+    match answer:
+        case {"path": str(path), "steps": int(steps), "seconds": float(seconds)}:
+            pass
+        case _:
+            raise client.Failed("the agent's answer is not a journal's: are agent and command of one version?")
+    if args.file is not None:
+        try:
+            args.file.write_bytes(Path(path).read_bytes())
+        except OSError as error:
+            raise client.Failed(f"the journal is in {path}, but not in {args.file}: {error}") from None
+        path = args.file
+    print(f"{path}: {steps} steps of the last {seconds:.0f} s")
+    return DONE
+
+
 def _order(args: argparse.Namespace) -> int:
     client.ask(args.control, args.verb)
     return DONE
@@ -190,6 +237,17 @@ def _drain(args: argparse.Namespace) -> int:
 
 def _move(args: argparse.Namespace) -> int:
     client.ask(args.control, "move", vip=args.vip, node=args.node)
+    return DONE
+
+
+def _dashboards(args: argparse.Namespace) -> int:
+    import dashboards
+
+    try:
+        written = dashboards.write(args.directory)
+    except OSError as error:
+        raise client.Failed(f"cannot write the dashboards into {args.directory}: {error}") from None
+    print(*written, sep="\n")
     return DONE
 
 

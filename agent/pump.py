@@ -22,8 +22,9 @@ from agent.core.events import Event
 from agent.core.ids import NodeName, VipName
 from agent.core.inputs import Input, Timer
 from agent.core.messages import Message
-from agent.core.node import Node
+from agent.core.node import Node, Output
 from agent.core.view import NeighbourEntry
+from agent.journal import Recorded
 
 
 class Transport(Protocol):
@@ -60,13 +61,18 @@ class Pump:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         publish: Callable[[Event], None],
+        record: Callable[[Recorded], None],
         stopped: Callable[[], None],
+        crashed: Callable[[Exception], None],
     ) -> None:
+        """`record` sees every step; `crashed` gets what the core or a driver raised, after everything was given up."""
         self._node = node
         self._loop = loop
         self._clock = clock
         self._publish = publish
+        self._record = record
         self._stopped = stopped
+        self._crashed = crashed
         self._queue: deque[Input] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._running = True
@@ -96,24 +102,47 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
 
+    def fail(self, error: Exception) -> None:
+        """Nobody can tell any more what this node should hold: it gives everything up and steps no further."""
+        if self._closed:
+            return
+        self.close()
+        vips = tuple(vip.name for vip in self._node.settings.vips)
+        try:
+            self._announcer.withdraw(vips)
+            self._addresses.release(vips)
+        finally:
+            self._crashed(error)
+
     def _run(self) -> None:
         if self._closed:
             return
         self._running = True
         events: list[Event] = []
         try:
-            while self._queue:
-                self.turned = self._clock()
-                for output in self._node.step(self.turned, self._queue.popleft()):
+            while self._queue and not self._closed:
+                for output in self._step(self._queue.popleft()):
                     if isinstance(output, Effect):
                         self._carry_out(output)
                     else:
                         events.append(output)
+        except Exception as error:
+            self.fail(error)
         finally:
             self._running = False
         for event in events:
             self._publish(event)
         self._arm()
+
+    def _step(self, item: Input) -> list[Output]:
+        now = self.turned = self._clock()
+        try:
+            outputs = self._node.step(now, item)
+        except Exception:
+            self._record((now, item, None))
+            raise
+        self._record((now, item, outputs))
+        return outputs
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:

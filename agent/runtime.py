@@ -9,7 +9,9 @@ import gc
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
+from typing import Any
 
 from agent.config.commands import load_from_args
 from agent.config.derive import core_settings
@@ -27,6 +29,7 @@ from agent.core.ids import Member, NodeName
 from agent.core.inputs import LeaveRequested, NeighboursRead, Received, Reconfigured
 from agent.core.messages import Message
 from agent.core.node import Node
+from agent.core.settings import Settings
 from agent.drivers import neighbours
 from agent.drivers.announcer import Announcer
 from agent.drivers.netlink import AddressDriver
@@ -34,17 +37,15 @@ from agent.drivers.systemd import Notifier, watchdog_interval
 from agent.engines.embedded.addresses import EngineError
 from agent.engines.embedded.rejections import REASONS
 from agent.engines.embedded.udp import EmbeddedEngine
+from agent.journal import Dump, JournalError
 from agent.pump import Pump
+from agent.recorder import Recorder
 from agent.state import State, StateError
-from exporters.bus import Bus
-from exporters.history import History
 from exporters.http import Http
 from exporters.lines import Level
 from exporters.listen import ListenError
-from exporters.log import Log
-from exporters.metrics import Metrics
-from exporters.status import Status
-from exporters.wall import Wall
+from exporters.log import Foreign
+from exporters.observers import Observers
 
 LAG_INTERVAL = 0.1
 """Seconds between two measurements of the loop's lateness."""
@@ -66,8 +67,11 @@ def run(args: argparse.Namespace) -> int:
     except (ConfigError, StateError, EngineError, ControlError, ListenError) as error:
         print(error if isinstance(error, ConfigError) else f"molehill: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
+    except PermissionError as error:
         print(f"molehill: {error}; the agent needs CAP_NET_ADMIN and CAP_NET_RAW (root)", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"molehill: {error}", file=sys.stderr)
         return 1
 
 
@@ -78,20 +82,31 @@ class Agent:
         self._args = args
         self._configuration = loaded.configuration
         self._warnings = (*loaded.warnings, *notes(loaded.configuration))
+        self._crashed: Exception | None = None
 
     async def run(self) -> int:
         configuration = self._configuration
         self._loop = asyncio.get_running_loop()
+        self._reloading = asyncio.Lock()
         self._stopped = asyncio.Event()
         self._state = State(Path(configuration.state_dir))
         settings = core_settings(configuration)
         self._settings = settings
         node = Node(settings, self._state.next_incarnation(), draining=self._state.draining)
         self._observe(node)
-        self._pump = Pump(node, loop=self._loop, clock=clock, publish=self._publish, stopped=self._stopped.set)
+        self._recorder = Recorder(node, Path(configuration.state_dir), clock=clock)
+        self._pump = Pump(
+            node,
+            loop=self._loop,
+            clock=clock,
+            publish=self._publish,
+            record=self._recorder.journal.record,
+            stopped=self._stopped.set,
+            crashed=self._crash,
+        )
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._log.close)
-            stack.callback(self._bus.flush)
+            stack.push_async_callback(self._observers.close)
+            stack.enter_context(contextlib.redirect_stderr(Foreign(self._log)))
             await self._open_drivers(node.me, stack)
             await self._serve(stack)
             self._pump.connect(self._engine, self._addresses, self._announcer)
@@ -100,37 +115,91 @@ class Agent:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._leave)
             self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            self._loop.add_signal_handler(signal.SIGUSR1, lambda: self._dump_soon("signal"))
+            self._loop.set_exception_handler(self._unhandled)
             gc.collect()
             gc.freeze()
             self._addresses.remove_strays()
             self._pump.start()
             self._notifier.ready("in no view yet")
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(self._measure()), tasks.create_task(self._read_neighbours())]
-                await self._stopped.wait()
-                for task in running:
-                    task.cancel()
+            try:
+                await self._work()
+            except* Exception as group:
+                self._pump.fail(group)
             self._pump.close()
+            if self._crashed is not None:
+                return await self._last_words(self._crashed)
         return 0
+
+    async def _work(self) -> None:
+        """Until the core has said its last word, or something crashed."""
+        async with asyncio.TaskGroup() as tasks:
+            work = (self._measure(), self._read_neighbours(), self._recorder.keep())
+            running = [tasks.create_task(part) for part in work]
+            await self._stopped.wait()
+            for task in running:
+                task.cancel()
+
+    # Crashes.
+
+    def _crash(self, error: Exception) -> None:
+        text = "".join(traceback.format_exception(error))
+        self._log.say(Level.ERROR, "crash", f"the agent gives everything up and ends: {text}", clock())
+        self._crashed = error
+        self._stopped.set()
+
+    async def _last_words(self, error: Exception) -> int:
+        """Everything is taken off the interfaces, and what led to it is written down."""
+        while self._addresses.busy:  # noqa: ASYNC110  (work in slices)
+            await asyncio.sleep(0)
+        await self._dump("crash", repr(error))
+        return 1
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback that raises was a driver's, the engine's or the pump's; a client's connection may break."""
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if "handle" in context and isinstance(error, Exception):
+            self._pump.fail(error)
+
+    async def _dump(self, reason: str, error: str = "") -> Dump | None:
+        try:
+            dump = await self._recorder.dump(reason, error)
+        except JournalError as failure:
+            self._log.say(Level.ERROR, "journal", str(failure), clock())
+            return None
+        self._log.say(Level.INFO, "journal", f"{dump.steps} steps of {dump.seconds:.0f} s are in {dump.path}", clock())
+        return dump
+
+    def _dump_soon(self, reason: str) -> None:
+        self._dumping = asyncio.ensure_future(self._dump(reason))
+
+    async def _journal(self) -> object:
+        try:
+            dump = await self._recorder.dump("request")
+        except JournalError as error:
+            raise Refused(str(error)) from error
+        return {"path": str(dump.path), "steps": dump.steps, "seconds": dump.seconds, "bytes": dump.size}
 
     # Parts.
 
     def _observe(self, node: Node) -> None:
         configuration = self._configuration
-        self._bus = Bus(self._loop)
-        wall = Wall(clock)
-        addresses = _addresses(configuration)
-        self._status = Status(self._settings, wall, engine=configuration.engine.kind, addresses=addresses)
-        self._history = History(wall)
-        self._log = Log(sys.stderr, wall, as_json=self._args.log == "json", debug=self._args.debug)
-        self._metrics = Metrics(self._status, self._bus, reject_reasons=REASONS)
-        for name, subscriber in (
-            ("status", self._status),
-            ("metrics", self._metrics),
-            ("history", self._history),
-            ("log", self._log),
-        ):
-            self._bus.subscribe(name, subscriber)
+        tracing = configuration.tracing
+        seen = self._observers = Observers(
+            self._settings,
+            loop=self._loop,
+            clock=clock,
+            engine=configuration.engine.kind,
+            addresses=_addresses(configuration),
+            reject_reasons=REASONS,
+            as_json=self._args.log == "json",
+            debug=self._args.debug,
+            tracing=(tracing.endpoint, tracing.sample) if tracing is not None else None,
+        )
+        self._bus, self._status, self._history = seen.bus, seen.status, seen.history
+        self._log, self._metrics = seen.log, seen.metrics
+        self._metrics.configure(*_watched(configuration))
         self._notifier = Notifier()
         acting = Acting(
             submit=lambda item: self._pump.submit(item),
@@ -138,6 +207,7 @@ class Agent:
             history=self._history,
             reload=self._reload,
             set_draining=self._set_draining,
+            journal=self._journal,
         )
         self._operator = Operator(node, acting)
 
@@ -156,6 +226,7 @@ class Agent:
             on_message=self._receive,
             on_event=self._publish,
         )
+        self._metrics.count_rejections(lambda: self._engine.rejected)
         self._announcer = Announcer(
             settings.vips,
             notify_targets(configuration),
@@ -179,7 +250,13 @@ class Agent:
         stack.callback(self._addresses.close)
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
-        http = Http(self._status, self._metrics, self._history, idle=lambda: clock() - self._pump.turned)
+        http = Http(
+            self._status,
+            self._metrics,
+            self._history,
+            idle=lambda: clock() - self._pump.turned,
+            caught_up=self._bus.caught_up,
+        )
         await http.start(str(self._configuration.http.listen))
         stack.push_async_callback(http.close)
         control = Server(self._configuration.control, self._operator)
@@ -236,36 +313,55 @@ class Agent:
             raise Refused(str(error)) from error
 
     def _hang_up(self) -> None:
-        with contextlib.suppress(Refused):  # said in the log and counted
-            self._reload()
+        async def reload() -> None:
+            with contextlib.suppress(Refused):  # said in the log and counted
+                await self._reload()
 
-    def _reload(self) -> None:
-        """Validates, then applies; a rejected configuration leaves the old one in force."""
-        self._notifier.reloading()
-        try:
-            loaded = load_from_args(self._args)
-            problems = [*unsupported(loaded.configuration), *_fixed(self._configuration, loaded.configuration)]
-            if problems:
-                raise ConfigError(problems)
-            sealed = keys(loaded.configuration)
-        except ConfigError as error:
-            self._publish(Reloaded(clock(), str(error)))
-            raise Refused(f"nothing was changed:\n{error}") from error
-        finally:
-            self._notifier.ready()
-        configuration = self._configuration = loaded.configuration
-        self._settings = core_settings(configuration)
+        self._hung_up = self._loop.create_task(reload())
+
+    async def _reload(self) -> None:
+        """Validates, then applies; a rejected configuration leaves the old one in force.
+
+        Files are read in a thread: 16,384 VIPs take more than a failure timeout.
+        """
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                self._take_over(*await asyncio.to_thread(self._read_anew))
+            except (ConfigError, EngineError) as error:
+                self._publish(Reloaded(clock(), str(error)))
+                raise Refused(f"nothing was changed:\n{error}") from error
+            finally:
+                self._notifier.ready()
+
+    def _read_anew(self) -> tuple[Configuration, Settings, tuple[bytes, ...]]:
+        loaded = load_from_args(self._args)
+        problems = [*unsupported(loaded.configuration), *_fixed(self._configuration, loaded.configuration)]
+        if problems:
+            raise ConfigError(problems)
+        return loaded.configuration, core_settings(loaded.configuration), keys(loaded.configuration)
+
+    def _take_over(self, configuration: Configuration, settings: Settings, sealed: tuple[bytes, ...]) -> None:
         self._engine.reconfigure(members=_addresses(configuration), keys=sealed)
-        self._pump.submit(Reconfigured(self._settings))
-        self._addresses.reconfigure(self._settings.vips)
+        self._configuration, self._settings = configuration, settings
+        # Before the core, which may order what is new here within the same step.
+        self._addresses.reconfigure(settings.vips)
         targets, cache = notify_targets(configuration), use_arp_cache(configuration)
-        self._announcer.reconfigure(self._settings.vips, targets, cache, configuration.arp_cache.interval)
-        self._status.configure(self._settings, _addresses(configuration))
+        self._announcer.reconfigure(settings.vips, targets, cache, configuration.arp_cache.interval)
+        self._pump.submit(Reconfigured(settings))
+        self._observers.configure(settings, _addresses(configuration))
+        self._metrics.configure(*_watched(configuration))
         self._publish(Reloaded(clock(), ""))
 
 
 def _addresses(configuration: Configuration) -> dict[NodeName, str]:
     return {NodeName(name): str(address) for name, address in configuration.engine.members.items()}
+
+
+def _watched(configuration: Configuration) -> tuple[list[str], list[str]]:
+    """Names of all health checks, and the hooks."""
+    checks = [*configuration.checks, *(check for vip in configuration.pool for check in vip.checks)]
+    return [check.name for check in checks], [*configuration.hooks.acquired, *configuration.hooks.released]
 
 
 def _fixed(old: Configuration, new: Configuration) -> list[Problem]:
@@ -276,6 +372,7 @@ def _fixed(old: Configuration, new: Configuration) -> list[Problem]:
         "state_dir": (old.state_dir, new.state_dir),
         "control": (old.control, new.control),
         "http.listen": (old.http.listen, new.http.listen),
+        "tracing": (old.tracing, new.tracing),
         "engine.bind": (old.bind, new.bind),
         "engine.port": (old.engine.port, new.engine.port),
         "engine.broadcast": (old.engine.broadcast, new.engine.broadcast),

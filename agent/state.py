@@ -6,6 +6,9 @@ import os
 import time
 from pathlib import Path
 
+DIGITS_MAX = 15
+"""Of an incarnation: peers take none above 2**53."""
+
 
 class StateError(Exception):
     """The state directory cannot be used; the text says why and what to do."""
@@ -22,8 +25,8 @@ class State:
         seconds, so that a lost directory does not bring back numbers that peers have seen (nonces hang on them)."""
         path = self._directory / "incarnation"
         last = self._read(path)
-        if last is not None and not last.isdecimal():
-            raise StateError(f"{path}: {last!r} is no number; remove the file to start from the wall clock")
+        if last is not None and not (last.isdecimal() and len(last) <= DIGITS_MAX):
+            raise StateError(f"{path}: {last[:40]!r} is no incarnation; remove the file to start from the wall clock")
         number = int(last) + 1 if last is not None else int(time.time())
         self._write(path, str(number))
         return number

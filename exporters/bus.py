@@ -8,7 +8,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import TextIO
+from operator import attrgetter
+from typing import TextIO, TypeVar
 
 from agent.core.events import Event
 
@@ -25,10 +26,16 @@ PAUSE = 0.002
 """Seconds between two slices: observing takes at most half of the loop."""
 
 Subscriber = Callable[[Event], object]
+Kind = TypeVar("Kind", bound=Event)
+HAPPENED = attrgetter("at")
 
 
 class Bus:
-    """A bounded queue of events, emptied in slices by the event loop.
+    """A bounded queue of events, emptied in slices by the event loop, in the order in which they happened.
+
+    That is not the order in which they are published: the pump carries a step's effects out first, so that the frames
+    of an announcement are heard of before the acquisition that they announce. A step is published in one turn of the
+    loop, so what one turn brought is put in order of `at` before any of it is observed.
 
     A subscriber that raises is removed, reported once on `complaints`, and named in `failed`; the others go on.
     """
@@ -46,8 +53,12 @@ class Bus:
         self._timer = timer
         self._complaints = complaints
         self._events: deque[Event] = deque()
+        self._fresh: list[Event] = []
+        """Published since the last slice, not in order yet."""
         self._subscribers: list[tuple[str, Subscriber]] = []
         self._due: asyncio.TimerHandle | None = None
+        self._seen = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.dropped = 0
         """Events lost because the queue was full."""
         self.failed: list[str] = []
@@ -59,12 +70,19 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         """Takes note of an event; returns at once. On the loop's thread only."""
-        if len(self._events) >= self._limit:
+        if len(self._events) + len(self._fresh) >= self._limit:
             self.dropped += 1
             return
-        self._events.append(event)
+        self._fresh.append(event)
         if self._due is None:
             self._due = self._loop.call_later(DELAY, self.drain)
+
+    async def caught_up(self) -> None:
+        """Until everything published so far has been observed; nothing is hurried for it."""
+        if self._events or self._fresh:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append((self._seen + len(self._events) + len(self._fresh), future))
+            await future
 
     def drain(self) -> None:
         """One slice; what is left waits for the next."""
@@ -72,6 +90,7 @@ class Bus:
             self._due.cancel()
             self._due = None
         end = self._timer() + SLICE
+        self._sort()
         while self._events:
             self._observe(self._events.popleft())
             if self._timer() >= end:
@@ -84,10 +103,23 @@ class Bus:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        while self._events:
+        while self._events or self._fresh:
+            self._sort()
             self._observe(self._events.popleft())
 
+    def coming(self, kind: type[Kind]) -> Kind | None:
+        """The first event of a kind that waits to be observed; for use while observing."""
+        self._sort()
+        return next((event for event in self._events if isinstance(event, kind)), None)
+
+    def _sort(self) -> None:
+        if self._fresh:
+            self._fresh.sort(key=HAPPENED)
+            self._events.extend(self._fresh)
+            self._fresh.clear()
+
     def _observe(self, event: Event) -> None:
+        self._seen += 1
         for entry in tuple(self._subscribers):
             name, subscriber = entry
             try:
@@ -98,3 +130,7 @@ class Bus:
                 out = sys.stderr if self._complaints is None else self._complaints
                 print(f"molehill: {name} failed on {event!r} and is switched off until the agent restarts:", file=out)
                 traceback.print_exc(file=out)
+        while self._waiting and self._waiting[0][0] <= self._seen:
+            _, future = self._waiting.pop(0)
+            if not future.done():
+                future.set_result(None)

@@ -5,8 +5,10 @@ prometheus_client needs 44 ms for the families of 1,000 VIPs; these lines are ma
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.core.view import Cause
 from exporters.lines import ACQUIRE_ADVICE
@@ -19,6 +21,14 @@ VIPS_FULL = 100
 100 x 14 causes x 2 families = 2,800 series. Beyond it only the causes that alerts watch start at 0."""
 
 WATCHED = (Cause.FAILOVER, Cause.BALANCE)
+
+LEASE_LAYERS = ("fast", "address")
+
+STRETCH = 256
+"""Lines rendered at a stretch: 0.5 to 1 ms."""
+
+BREATH = 0.0002
+"""Seconds between two stretches."""
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -36,6 +46,12 @@ class Counts:
     """Events that no exporter saw because the queue was full."""
     broken: int
     """Exporters that were switched off after an error."""
+    spans_dropped: int
+    """Spans that no collector took."""
+    checks: Mapping[str, bool]
+    """Health checks by name: whether each passes; True before its first verdict."""
+    hooks: Mapping[str, int]
+    """Failures of each hook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +65,10 @@ class Family:
 
 
 def render(families: Iterable[Family], const: Labels, *, openmetrics: bool) -> str:
-    """Text of either format, without the end mark of OpenMetrics. `const` are labels that all samples get."""
+    """Text of either format, without the end mark of OpenMetrics. `const` are labels that all samples get.
+
+    Not for the event loop's thread: it pauses now and then, so that the loop's thread gets the interpreter at once.
+    """
     start = ",".join(f'{name}="{_escape(value)}"' for name, value in const)
     lines: list[str] = []
     for family in families:
@@ -59,6 +78,8 @@ def render(families: Iterable[Family], const: Labels, *, openmetrics: bool) -> s
         for labels, value in family.samples:
             own = "".join(f',{name}="{_escape(text)}"' for name, text in labels)
             lines.append(f"{sample}{{{start}{own}}} {value!r}")
+            if not len(lines) % STRETCH:
+                time.sleep(BREATH)
     return "\n".join(lines) + "\n"
 
 
@@ -89,6 +110,11 @@ def families(status: Status, counts: Counts) -> Iterator[Family]:
         "Hash of the cluster-wide settings, equal on all nodes that are configured alike; always 1.",
         [((("hash", settings.digest),), 1)],
     )
+    yield _single(
+        "molehill_quorate",
+        "Whether this component may serve VIPs: always under `partition: component`.",
+        status.quorate,
+    )
     yield _single("molehill_vips_uncovered", "VIPs that no member of the view owns.", status.uncovered)
     yield _single(
         "molehill_vip_spread", "Weighted load of the fullest member minus the emptiest, in VIPs.", status.spread
@@ -103,7 +129,37 @@ def families(status: Status, counts: Counts) -> Iterator[Family]:
         "molehill_events_dropped", "counter", "Events that no exporter saw: the queue was full.", [((), counts.dropped)]
     )
     yield _single("molehill_exporters_failed", "Exporters that are switched off because of an error.", counts.broken)
+    yield Family("molehill_spans_dropped", "counter", "Spans that no collector took.", [((), counts.spans_dropped)])
+    yield from _of_leases()
+    yield Family(
+        "molehill_check_up",
+        "gauge",
+        "Whether the health check passes; 1 before its first verdict.",
+        [((("check", name),), int(up)) for name, up in sorted(counts.checks.items())],
+    )
+    yield Family(
+        "molehill_hook_failures",
+        "counter",
+        "Times the hook failed or was too slow.",
+        [((("hook", path),), count) for path, count in sorted(counts.hooks.items())],
+    )
     yield from _of_vips(status, counts)
+
+
+def _of_leases() -> Iterator[Family]:
+    """No lease is in force yet: no layer is active and none can expire."""
+    yield Family(
+        "molehill_lease_layer_active",
+        "gauge",
+        "Whether this layer of the lease silences the node in time: kernel filter (fast), lifetime (address).",
+        [((("layer", layer),), 0) for layer in LEASE_LAYERS],
+    )
+    yield Family(
+        "molehill_lease_expired",
+        "counter",
+        "Times the lease ran out before it was renewed.",
+        [((("layer", layer),), 0) for layer in LEASE_LAYERS],
+    )
 
 
 def _of_vips(status: Status, counts: Counts) -> Iterator[Family]:
@@ -150,6 +206,13 @@ def _of_vips(status: Status, counts: Counts) -> Iterator[Family]:
         "Times this node could not put the VIP's addresses up.",
         _counted(counts.failed, "reason", names, reasons),
     )
+    yield Family(
+        "molehill_vip_conflicts",
+        "counter",
+        "Times another host claimed the VIP while this node held it.",
+        [((("vip", vip),), 0) for vip in names],
+    )
+    yield Family("molehill_vip_conflict_info", "gauge", "Who claims a VIP that this node holds; always 1.", [])
 
 
 def _single(name: str, text: str, value: float) -> Family:
@@ -171,5 +234,6 @@ def _counted(
     ]
 
 
+@lru_cache(maxsize=4_096)
 def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from itertools import islice
 from typing import TypedDict, assert_never
 
@@ -32,11 +32,17 @@ class Recorded(TypedDict):
     cause: str | None
     message: str
     fields: dict[str, object]
+    trace_id: str | None
+    """Of the trace that it belongs to, if that is exported."""
 
 
 class History:
-    def __init__(self, wall: Wall, *, limit: int = EVENTS_MAX) -> None:
+    def __init__(
+        self, wall: Wall, *, limit: int = EVENTS_MAX, trace_id: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`trace_id`: of the event that is being observed."""
         self._wall = wall
+        self._trace_id = trace_id
         self._events: deque[Recorded] = deque(maxlen=limit)
         self._limit = RateLimit()
         self._followers: set[asyncio.Event] = set()
@@ -65,6 +71,7 @@ class History:
                 cause=cause(event),
                 message=line.text,
                 fields=values,
+                trace_id=self._trace_id(),
             )
         )
         for follower in self._followers:

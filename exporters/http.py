@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from agent import __version__
-from exporters import listen
+from exporters import listen, openapi, page
 from exporters.history import History, Recorded
 from exporters.metrics import Metrics
 from exporters.schema import ErrorResponse
@@ -30,27 +30,40 @@ KEEPALIVE = 15.0
 STUCK = 10.0
 """Seconds that a client of the stream may take for one write."""
 
-LANDING = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Molehill: {node}</title>
-<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>
-<body><h1>Molehill {version}</h1><p>Node {node} of cluster {cluster}.</p><ul>
-<li><a href="api/v1/status">status</a></li>
-<li><a href="api/v1/events">events</a></li>
-<li><a href="metrics">metrics</a></li>
-<li><a href="-/healthy">healthy</a></li>
-<li><a href="-/ready">ready</a></li>
-</ul></body></html>
-"""
+COMPRESS_OFF_LOOP = 4_096
+"""Bytes from which on an answer is compressed in a thread."""
+
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+"""Of every answer."""
+
+SETTLE_MAX = 1.0
+"""Seconds that an answer waits at most for the observers to catch up with what has happened."""
+
+
+async def nothing_waits() -> None:
+    """For who has no bus: everything that happened is known."""
 
 
 class Http:
-    """`start`, then `close`. `idle` tells for how many seconds the agent has not taken a turn."""
+    """`start`, then `close`."""
 
-    def __init__(self, status: Status, metrics: Metrics, history: History, *, idle: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        status: Status,
+        metrics: Metrics,
+        history: History,
+        *,
+        idle: Callable[[], float],
+        caught_up: Callable[[], Awaitable[None]] = nothing_waits,
+    ) -> None:
+        """`idle`: for how many seconds the agent has not taken a turn. `caught_up`: `status` and `history` know all."""
         self._status = status
         self._metrics = metrics
         self._history = history
         self._idle = idle
+        self._caught_up = caught_up
+        self._page = page.assemble()
+        self._document = json.dumps(openapi.document(), indent=1)
         self._streams = 0
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -63,15 +76,17 @@ class Http:
         app = web.Application(middlewares=[_errors])
         app.add_routes(
             [
-                web.get("/", self._landing),
+                web.get("/", self._show),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
                 web.get("/metrics", self._scrape),
                 web.get("/api/v1/status", self._snapshot),
                 web.get("/api/v1/events", self._events),
+                web.get("/api/v1/openapi.json", self._describe),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        app.on_response_prepare.append(_add_headers)
+        self._runner = web.AppRunner(app, access_log=None, logger=_logger(), shutdown_timeout=0.5)
         await self._runner.setup()
         await web.SockSite(self._runner, sock).start()
 
@@ -82,11 +97,20 @@ class Http:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _landing(self, request: web.Request) -> web.Response:
-        settings = self._status.settings
-        words = {"version": __version__, "node": settings.node, "cluster": settings.cluster}
-        page = LANDING.format(**{name: html.escape(word) for name, word in words.items()})
-        return web.Response(text=page, content_type="text/html")
+    async def _show(self, request: web.Request) -> web.Response:
+        shown = self._page
+        headers = {"Content-Security-Policy": shown.policy, "ETag": shown.tag, "Cache-Control": "no-cache"}
+        if request.headers.get("If-None-Match") == shown.tag:
+            return web.Response(status=304, headers=headers)
+        response = web.Response(
+            body=shown.body,
+            content_type="text/html",
+            charset="utf-8",
+            headers=headers,
+            zlib_executor_size=COMPRESS_OFF_LOOP,
+        )
+        response.enable_compression()
+        return response
 
     async def _healthy(self, request: web.Request) -> web.Response:
         idle = self._idle()
@@ -95,27 +119,39 @@ class Http:
         return web.Response(text="healthy\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
+        await self._settle()
         reason = self._status.not_ready
         return web.Response(status=503, text=f"not ready: {reason}\n") if reason else web.Response(text="ready\n")
 
     async def _scrape(self, request: web.Request) -> web.Response:
         body, content_type = await self._metrics.scrape(request.headers.get("Accept", ""))
-        response = web.Response(body=body, headers={"Content-Type": content_type}, zlib_executor_size=4_096)
+        response = web.Response(body=body, headers={"Content-Type": content_type}, zlib_executor_size=COMPRESS_OFF_LOOP)
         response.enable_compression()
         return response
 
     async def _snapshot(self, request: web.Request) -> web.Response:
+        await self._settle()
         status = self._status.copy()
         body = await asyncio.to_thread(lambda: status.snapshot().model_dump_json())
-        return web.json_response(text=body)
+        return _json(body)
+
+    async def _describe(self, request: web.Request) -> web.Response:
+        return _json(self._document)
+
+    async def _settle(self) -> None:
+        """Who asks right after something happened is told of it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_MAX):
+                await self._caught_up()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         since = _since(request)
         if "text/event-stream" in request.headers.get("Accept", ""):
             return await self._stream(request, since)
+        await self._settle()
         events = self._history.since(since)
         answer = {"first": self._history.first, "last": self._history.last, "events": events}
-        return web.json_response(text=await asyncio.to_thread(json.dumps, answer))
+        return _json(await asyncio.to_thread(json.dumps, answer))
 
     async def _stream(self, request: web.Request, since: int) -> web.StreamResponse:
         if self._streams >= STREAMS_MAX:
@@ -165,6 +201,18 @@ def _since(request: web.Request) -> int:
     return int(text)
 
 
+def _logger() -> logging.Logger:
+    """For errors of ours: what is no HTTP is answered 400 and not worth a traceback, which a stranger could repeat."""
+
+    def ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+    logger = logging.Logger("molehill.http", logging.WARNING)
+    logger.addHandler(logging.lastResort or logging.StreamHandler())
+    logger.addFilter(ours)
+    return logger
+
+
 class BadQuery(Exception):
     pass
 
@@ -183,6 +231,22 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
     except web.HTTPNotFound:
         return _error(404, f"{request.path} is not here: see / for what is")
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _json(text: str) -> web.Response:
+    """Never out of a cache; compressed, off the loop, when long."""
+    response = web.Response(
+        text=text,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+        zlib_executor_size=COMPRESS_OFF_LOOP,
+    )
+    response.enable_compression()
+    return response
 
 
 def _error(status: int, text: str) -> web.Response:

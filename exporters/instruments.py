@@ -108,6 +108,9 @@ class Instruments:
             self._counter("datagrams_rejected", "Datagrams that were refused and had no other effect.", "reason"),
             [(reason,) for reason in reject_reasons],
         )
+        self.lease_renewal_margin = self._histogram(
+            "lease_renewal_margin_seconds", "What was left of the lease at each renewal.", QUICK
+        )
         self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", QUICK)
         self.reloads = Children(
             self._counter("reloads", "Reloads of the configuration: in force, or refused.", "result"),

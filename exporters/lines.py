@@ -78,13 +78,30 @@ ACQUIRE_ADVICE = {
     "interface_down": "the interface is down: `ip link set <interface> up`",
     "no_carrier": "the interface has no carrier: look at cable and switch",
     "denied": "the kernel refused: the agent needs CAP_NET_ADMIN",
-    "exists_elsewhere": "the address is there already and not ours: take it off the host's own configuration",
+    "exists_here": "the address is there already and not ours: take it off the host's own configuration",
     "netlink": "the kernel refused it",
 }
 
-REJECT_ADVICE = (
-    "if it is one of ours, compare its secret_file, version and clock with this node's; otherwise close the port to it"
-)
+REJECT_STRANGER = "if it is no node of this cluster, close the port to it; if it is one, compare the configurations"
+
+REJECT_ADVICE = {
+    "version": "it runs another version of molehill: all nodes of a cluster need the same",
+    "cluster": "another cluster uses this port on this segment: harmless; another engine.port for one of them ends it",
+    "unsealed": "it runs without a key, this node with one: give it this cluster's secret_file",
+    "sealed": "it has a key and this node runs insecure: give this node the cluster's secret_file",
+    "key": "it has another key: compare its secret_file with this node's; if it is a stranger, close the port to it",
+    "seal": "damaged, or forged by somebody without the key: look at the network, or close the port to it",
+    "unknown_member": "its name is not in engine.members here: add it there, or stop that node",
+    "address": "it uses a member's name at another address: give each node its own name, and all the same `members`",
+    "name_clash": "it uses this node's own name: give each node its own",
+    "misdirected": "it was meant for another member: compare the addresses in `members` on all nodes",
+    "untrusted": "it has not shown yet that it lives now: one or two at each start are normal, more may be recordings",
+    "stale_incarnation": "it is from a former life of that node: harmless once; if it goes on, its state_dir was put "
+    "back: remove the file `incarnation` there and restart it",
+    "replay": "it was seen before: the network doubles datagrams, or somebody plays recordings",
+    "limit": "it is more than this node keeps: look at what that host sends",
+}
+"""What to do about a refused datagram, by reason; else `REJECT_STRANGER`."""
 
 
 def describe(event: e.Event) -> Line:
@@ -211,10 +228,10 @@ def _vips(event: Vips) -> Line:
             return Line(Level.INFO, f"acquired {vip} ({cause}) in {1000 * (at - started):.1f} ms")
         case e.VipAcquireFailed(vip=vip, reason=reason, detail=detail, retry_in=retry_in):
             advice = ACQUIRE_ADVICE.get(reason, reason)
+            until = f"for {retry_in:g} s" if retry_in else "while that is so"
             return Line(
                 Level.ERROR,
-                f"could not acquire {vip}: {advice} ({detail}); it goes to another node, and not to this one for "
-                f"{retry_in:g} s",
+                f"could not acquire {vip}: {advice} ({detail}); it goes to another node, and not to this one {until}",
             )
         case e.ReleaseStarted(vip=vip, cause=cause):
             return Line(Level.DEBUG, f"releases {vip} ({cause})")
@@ -254,7 +271,8 @@ def _edges(event: Edges) -> Line:
         case e.ArpSent(vip=vip, interface=interface, kind=kind, error=error):
             return Line(Level.ERROR, f"could not send {kind} for {vip} on {interface}: {error}; clients may go astray")
         case e.DatagramRejected(reason=reason, source=source):
-            return Line(Level.WARNING, f"rejected a datagram of {source} ({reason}): {REJECT_ADVICE}")
+            advice = REJECT_ADVICE.get(reason, REJECT_STRANGER)
+            return Line(Level.WARNING, f"rejected a datagram of {source} ({reason}): {advice}")
         case e.NameClash(source=source):
             return Line(
                 Level.ERROR,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import queue
 import re
 import threading
+from collections.abc import Callable
 from typing import TextIO
 
 from agent.core.events import Event
@@ -17,6 +19,9 @@ from exporters.wall import Wall
 QUEUE_MAX = 20_000
 """Lines that wait for a slow reader of the log (about 5 MB)."""
 
+FOREIGN_MAX = 1_000
+"""Characters of a line that is not ours: a library may quote what a stranger sent."""
+
 PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f]+")
 
 
@@ -26,8 +31,18 @@ class Log:
     `lost` counts lines given up because the reader was too slow.
     """
 
-    def __init__(self, stream: TextIO, wall: Wall, *, as_json: bool = False, debug: bool = False) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        wall: Wall,
+        *,
+        as_json: bool = False,
+        debug: bool = False,
+        trace_id: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`trace_id`: of the event that is being observed, if it belongs to a trace that is exported."""
         self._stream = stream
+        self._trace_id = trace_id
         self._wall = wall
         self._as_json = as_json
         self._debug = debug
@@ -50,11 +65,18 @@ class Log:
         }
         if held_back:
             scalars["held_back"] = held_back
+        trace = self._trace_id()
+        if trace is not None:
+            scalars["trace_id"] = trace
         self._put(line.level, type_name(type(event)), line.text, self._wall.text(event.at), scalars)
 
     def say(self, level: Level, name: str, text: str, at: float) -> None:
         """A line of the program itself, for what is no event: warnings of the configuration, the end of the process."""
         self._put(level, name, text, self._wall.text(at), {})
+
+    def foreign(self, line: str) -> None:
+        """A line that something else in this process wrote to standard error."""
+        self._queue(line[:FOREIGN_MAX])
 
     def close(self, timeout: float = 1.0) -> None:
         """Waits at most `timeout` seconds for the reader to take the rest."""
@@ -67,6 +89,9 @@ class Log:
     def _put(self, level: Level, name: str, text: str, time: str, scalars: dict[str, object]) -> None:
         record = {"time": time, "level": level.value, "event": name, "msg": text} | scalars
         line = json.dumps(record, ensure_ascii=False) if self._as_json else logfmt(record)
+        self._queue(line)
+
+    def _queue(self, line: str) -> None:
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -80,6 +105,33 @@ class Log:
                     self._stream.flush()
             except (OSError, ValueError):
                 self.lost += 1
+
+
+def own_stream(stream: TextIO) -> TextIO:
+    """The same file with a buffer of its own, so that the end of the process never waits for the log's thread."""
+    try:
+        return open(stream.fileno(), "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    except (OSError, ValueError):
+        return stream  # no file: somebody captures it
+
+
+class Foreign(io.TextIOBase):
+    """Takes the place of standard error while the agent runs: a traceback or a library's warning goes the log's way,
+    because a pipe that nobody reads would stop whoever writes to it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        self._begun = self._begun[:FOREIGN_MAX]
+        for line in lines:
+            self._log.foreign(line)
+        return len(text)
 
 
 def logfmt(record: dict[str, object]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -45,11 +45,26 @@ class Metrics:
     """Subscriber of the bus, and the exposition of what it counted together with what `status` knows."""
 
     def __init__(
-        self, status: Status, bus: Bus, *, reject_reasons: Sequence[str], timer: Callable[[], float] = time.monotonic
+        self,
+        status: Status,
+        bus: Bus,
+        *,
+        reject_reasons: Sequence[str],
+        checks: Iterable[str] = (),
+        hooks: Iterable[str] = (),
+        spans_dropped: Callable[[], int] = lambda: 0,
+        exemplar: Callable[[], dict[str, str] | None] = lambda: None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`reject_reasons`: the engine's closed set."""
+        """`reject_reasons`: the engine's closed set; `checks` and `hooks`: the configured ones.
+
+        `exemplar`: what leads to the trace of the event that is being observed.
+        """
         self._status = status
         self._bus = bus
+        self._spans_dropped = spans_dropped
+        self._exemplar = exemplar
+        self.configure(checks, hooks)
         self._timer = timer
         self._count = Instruments(status.settings, status.engine, reject_reasons)
         self._const: Labels = (("cluster", status.settings.cluster), ("node", status.settings.node))
@@ -58,12 +73,21 @@ class Metrics:
         self._failed: Tally[tuple[str, str]] = Tally()
         self._unannounced: dict[VipName, tuple[Cause, float]] = {}
         """Acquired, but no frame is out: cause, and since when clients may have missed the VIP."""
-        self._first_sent: dict[VipName, float] = {}
-        """Announced, but its acquisition not heard of yet: the pump carries effects out before it publishes events."""
         self._rounds = 0
         """Balance rounds under way in this view."""
+        self._rejected: Callable[[], Mapping[str, int]] | None = None
+        self._rejected_before: Tally[str] = Tally()
         self._scraping = asyncio.Lock()
         self._cache: dict[str, tuple[float, bytes]] = {}
+
+    def configure(self, checks: Iterable[str], hooks: Iterable[str]) -> None:
+        """Names of the health checks and paths of the hooks, at the start and after a reload."""
+        self._checks = dict.fromkeys(checks, True)
+        self._hooks = dict.fromkeys(hooks, 0)
+
+    def count_rejections(self, rejected: Callable[[], Mapping[str, int]]) -> None:
+        """`rejected`: the engine's own count by reason. In a flood it makes fewer events than it refuses datagrams."""
+        self._rejected = rejected
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """Body and content type, made in a thread so that the loop goes on."""
@@ -89,12 +113,20 @@ class Metrics:
         return body.removesuffix(b"# EOF\n") + mine + b"# EOF\n" if openmetrics else body + mine
 
     def _counts(self) -> Counts:
+        if self._rejected is not None:
+            now = Tally(self._rejected())
+            for reason, more in (now - self._rejected_before).items():
+                self._count.datagrams_rejected[(reason,)].inc(more)
+            self._rejected_before = now
         return Counts(
             acquired=dict(self._acquired),
             released=dict(self._released),
             failed=dict(self._failed),
             dropped=self._bus.dropped,
             broken=len(self._bus.failed),
+            spans_dropped=self._spans_dropped(),
+            checks=dict(self._checks),
+            hooks=dict(self._hooks),
         )
 
     def __call__(self, event: e.Event) -> None:
@@ -102,7 +134,7 @@ class Metrics:
         match event:
             case e.ViewInstalled(cause=cause, at=at, gather_started=begun):
                 count.view_changes[(cause.value,)].inc()
-                count.view_change_duration.observe(max(0.0, at - begun))
+                count.view_change_duration.observe(max(0.0, at - begun), self._exemplar())
                 count.balance_rounds[("interrupted",)].inc(self._rounds)
                 self._rounds = 0
             case e.BalanceRound(moves=moves):
@@ -114,16 +146,12 @@ class Metrics:
             case e.VipAcquired(vip=vip, cause=cause, at=at, started=started, since=since):
                 self._acquired[(vip, cause.value)] += 1
                 self._unannounced[vip] = (cause, since)
-                first = self._first_sent.pop(vip, None)
-                self._announced(vip, first if first is not None and first >= at else None)
-                count.acquire_duration.observe(max(0.0, at - started))
+                count.acquire_duration.observe(max(0.0, at - started), self._exemplar())
             case e.VipAcquireFailed(vip=vip, reason=reason):
                 self._failed[(vip, reason)] += 1
             case e.VipReleased(vip=vip, cause=cause):
                 self._released[(vip, cause.value)] += 1
                 self._unannounced.pop(vip, None)
-            case e.AcquireStarted(vip=vip):
-                self._first_sent.pop(vip, None)
             case e.ArpSent():
                 self._sent(event)
             case e.HeartbeatSent():
@@ -135,7 +163,8 @@ class Metrics:
                 if rtt is not None:
                     count.peer_rtt[(peer,)].observe(rtt)
             case e.DatagramRejected(reason=reason):
-                count.datagrams_rejected[(reason,)].inc()
+                if self._rejected is None:
+                    count.datagrams_rejected[(reason,)].inc()
             case e.LoopLag(seconds=seconds):
                 count.loop_lag.observe(seconds)
             case e.Reloaded(error=error):
@@ -161,6 +190,7 @@ class Metrics:
                 | e.PlacementDiffers()
                 | e.Decided()
                 | e.Excluded()
+                | e.AcquireStarted()
                 | e.ReleaseStarted()
                 | e.VipLost()
                 | e.VipWaits()
@@ -184,11 +214,6 @@ class Metrics:
     def _sent(self, event: e.ArpSent) -> None:
         self._count.arp_sent[(event.interface, event.kind, "error" if event.error else "ok")].inc()
         if event.occasion is Occasion.ACQUIRE and not event.error:
-            self._first_sent.setdefault(event.vip, event.at)
-            self._announced(event.vip, event.at)
-
-    def _announced(self, vip: VipName, sent: float | None) -> None:
-        """The first frame and the acquisition are both known: the fail-over is over."""
-        if sent is not None and vip in self._unannounced:
-            cause, since = self._unannounced.pop(vip)
-            self._count.failover_duration[(cause.value,)].observe(max(0.0, sent - since))
+            cause, since = self._unannounced.pop(event.vip, (None, 0.0))
+            if cause is not None:
+                self._count.failover_duration[(cause.value,)].observe(max(0.0, event.at - since), self._exemplar())

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ViewStatus(Schema):
@@ -19,6 +19,10 @@ class ViewStatus(Schema):
     """In agreed order."""
     since: datetime
     cause: Literal["join", "leave", "disconnect", "network", "merge"]
+    gathered: float
+    """Seconds from the beginning of the gather to the installation, at this node."""
+    spread: float
+    """Weighted maximum minus minimum load of its eligible members."""
 
 
 class MemberStatus(Schema):
@@ -30,6 +34,8 @@ class MemberStatus(Schema):
     in_view: bool
     heard: datetime | None
     """Last heartbeat; None for this node itself and for who was never heard."""
+    silence: float | None
+    """Seconds from `heard` to this answer: the same without anybody's wall clock."""
     rtt: float | None
     """Seconds there and back, of the last heartbeat that told it."""
     fit: bool
@@ -38,6 +44,21 @@ class MemberStatus(Schema):
     config_matches: bool
     vips: int
     """VIPs that it owns."""
+
+
+class AnnouncedStatus(Schema):
+    frames: int
+    """ARP frames and neighbour advertisements that this node sent for the VIP."""
+    errors: int
+    """Attempts that failed; not in `frames`."""
+    last: datetime
+    """When the last frame went out, or failed to."""
+    kind: str
+    """The last one: request, reply, directed, na, probe."""
+    target: str
+    """Whom it told: an address, or the VIP's own for everyone."""
+    occasion: str
+    """Why: acquire, merge, repeat, refresh."""
 
 
 class VipStatus(Schema):
@@ -57,6 +78,8 @@ class VipStatus(Schema):
     prefer: list[str]
     nodes: list[str]
     """The only nodes that may hold it; empty: any."""
+    announced: AnnouncedStatus | None
+    """What this node told the network about it since the agent started; None: nothing."""
 
 
 class ArpCacheStatus(Schema):
@@ -105,6 +128,8 @@ class EventResponse(Schema):
     cause: str | None
     message: str
     fields: dict[str, object]
+    trace_id: str | None
+    """Of the OpenTelemetry trace that it belongs to, if that is exported."""
 
 
 class EventsResponse(Schema):

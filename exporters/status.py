@@ -25,6 +25,7 @@ from agent.core.view import (
     ViewCause,
 )
 from exporters.schema import (
+    AnnouncedStatus,
     ArpCacheStatus,
     EngineStatus,
     MemberStatus,
@@ -61,6 +62,15 @@ class Heard:
     rtt: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What was sent for one VIP."""
+
+    frames: int
+    errors: int
+    last: e.ArpSent
+
+
 class Status:
     """Subscriber of the bus, and the state from which status and the metrics of each VIP are rendered.
 
@@ -87,6 +97,7 @@ class Status:
         self.states: dict[VipName, VipState] = {}
         self.held_since: dict[VipName, float] = {}
         """When this node acquired what it holds, in Unix seconds: fixed then, so that no two scrapes differ."""
+        self.announced: dict[VipName, Announced] = {}
         self.arp_cache = (0, 0)
         self._moved: dict[VipName, Cause] = {}
         self._default = Cause.START
@@ -100,6 +111,7 @@ class Status:
         other = copy.copy(self)
         other.heard, other.owners = dict(self.heard), dict(self.owners)
         other.states, other.held_since = dict(self.states), dict(self.held_since)
+        other.announced = dict(self.announced)
         return other
 
     @property
@@ -161,6 +173,10 @@ class Status:
                 self.differ = frozenset(members)
             case e.ArpCacheChanged(local=local, shared=shared):
                 self.arp_cache = (local, shared)
+            case e.ArpSent(vip=vip, error=error):
+                sent = self.announced.get(vip)
+                frames, errors = (sent.frames, sent.errors) if sent is not None else (0, 0)
+                self.announced[vip] = Announced(frames + (not error), errors + bool(error), event)
             case (
                 e.AcquireStarted()
                 | e.VipAcquired()
@@ -185,7 +201,6 @@ class Status:
                 | e.LimitReached()
                 | e.OperatorAnswered()
                 | e.HeartbeatSent()
-                | e.ArpSent()
                 | e.DatagramRejected()
                 | e.NameClash()
                 | e.StrayRemoved()
@@ -282,6 +297,8 @@ class Status:
             members=list(view.names()),
             since=self.wall.instant(self.view.at),
             cause=self.view.cause.value,
+            gathered=self.view.at - self.view.gather_started,
+            spread=self.spread,
         )
 
     def _members(self) -> list[MemberStatus]:
@@ -291,6 +308,7 @@ class Status:
         for owner in self.owners.values():
             if owner.node is not None:
                 loads[owner.node] = loads.get(owner.node, 0) + 1
+        now = self.wall.clock()
         standings = self.standings or e.StandingsChanged(at=0.0, unfit=(), draining=(), leaving=())
         names = sorted({self.settings.node, *self.settings.members, *present, *self.heard})
         rows = []
@@ -303,6 +321,7 @@ class Status:
                     address=self.addresses.get(name),
                     in_view=name in present,
                     heard=None if heard is None or heard.at is None else self.wall.instant(heard.at),
+                    silence=None if heard is None or heard.at is None else max(0.0, now - heard.at),
                     rtt=heard.rtt if heard else None,
                     fit=name not in standings.unfit,
                     draining=name in standings.draining,
@@ -333,9 +352,23 @@ class Status:
                     cause=owner.cause.value if owner and owner.cause else None,
                     prefer=list(vip.prefer) if vip else [],
                     nodes=list(vip.nodes) if vip else [],
+                    announced=self._announced(name),
                 )
             )
         return rows
+
+    def _announced(self, vip: VipName) -> AnnouncedStatus | None:
+        sent = self.announced.get(vip)
+        if sent is None:
+            return None
+        return AnnouncedStatus(
+            frames=sent.frames,
+            errors=sent.errors,
+            last=self.wall.instant(sent.last.at),
+            kind=sent.last.kind,
+            target=sent.last.target,
+            occasion=sent.last.occasion.value,
+        )
 
 
 def _causes(decision: Decision) -> dict[VipName, Cause]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,10 +45,12 @@ class Acting:
     submit: Callable[[Input], None]
     status: Callable[[], object]
     history: Past
-    reload: Callable[[], None]
+    reload: Callable[[], Awaitable[None]]
     """Raises Refused."""
     set_draining: Callable[[bool], None]
     """Keeps it over a restart; raises Refused."""
+    journal: Callable[[], Awaitable[object]]
+    """Writes the flight recorder to a file and says where; raises Refused."""
 
 
 class Operator:
@@ -85,6 +87,8 @@ class Operator:
                 return self._plan(args.get("without"))
             case "events":
                 return self._events(args)
+            case "journal":
+                return await acting.journal()
             case "leave":
                 return await self._state(LeaveRequested(stop=False), "LEFT")
             case "join":
@@ -101,7 +105,7 @@ class Operator:
                     raise Refused("move takes a VIP's name and a node's name")
                 return await self._answer("move", MoveRequested(VipName(vip), node))
             case "reload":
-                acting.reload()
+                await acting.reload()
                 return {}
         raise Refused(f"unknown verb {verb!r}")
 
@@ -110,6 +114,7 @@ class Operator:
         if not isinstance(lines, int) or lines < 0:
             raise Refused(f"lines is {lines!r}; it takes a number from 0")
         history = self._acting.history
+        lines = min(lines, history.last)
         if not args.get("follow"):
             return list(history.latest(lines))
         return history.follow(max(0, history.last - lines))

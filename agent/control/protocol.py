@@ -16,6 +16,7 @@ VERBS = (
     "status",
     "plan",
     "events",
+    "journal",
     "leave",
     "join",
     "drain",
@@ -32,7 +33,8 @@ class Refused(Exception):
 
 
 def encode(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    """ASCII, so that whatever a request may say (half a surrogate pair, too) can be said back."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def request(line: bytes) -> tuple[str, dict[str, object]]:

@@ -119,6 +119,8 @@ def _operator(record: Record, asked: Mapping[NodeName, Asked], limit: int | None
     for name, asking in asked.items():
         for request in asking.requests.operator:
             if request.number > record.answered.get(name, 0):
+                if request.verb == "move" and any(vip == request.vip for vip, _ in record.handovers):
+                    break  # not before the hand-over under way is done; what this member asked later has to wait too
                 answer = ((name, request.number),)
                 moves = _requested(record, request, limit)
                 return Moves(moves, timed=False, answers=answer) if moves else Answered(answer)

@@ -294,7 +294,7 @@ class ArpSent:
 
 @dataclass(frozen=True, slots=True)
 class DatagramRejected:
-    """*Engine.* `reason` is a closed set."""
+    """*Engine*, and the core for a message that contradicts itself (`malformed`). `reason` is a closed set."""
 
     at: float
     reason: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.core.ids import Member
+from agent.core.ids import Member, VipName
 from agent.core.install import Vote
 from agent.core.messages import Install, Lost
 from agent.core.view import Entry, MemberState, View, VipSpec
@@ -17,6 +17,7 @@ class Declaration:
     state: MemberState
     specs: tuple[VipSpec, ...]
     lost: tuple[Lost, ...]
+    waits: tuple[tuple[VipName, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

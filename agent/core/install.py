@@ -30,7 +30,7 @@ def tables_known(
     known = dict(own)
     for vote in votes.values():
         if vote.join.state.specs is not None:
-            known[vote.join.state.table] = vote.join.state.specs
+            known.setdefault(vote.join.state.table, vote.join.state.specs)
     return known
 
 
@@ -53,7 +53,7 @@ def compose(
         mature=mature,
         owners=tuple(sorted(placement.owners().items())),
         conflicts=placement.conflicts(),
-        waits=waits(view, votes, placement, states, now),
+        waits=waits(view, votes, tables, now),
     )
     return install, placement
 
@@ -105,18 +105,24 @@ def recover(view: View, votes: Mapping[Member, Vote]) -> tuple[Recovered, ...]:
 
 
 def waits(
-    view: View, votes: Mapping[Member, Vote], placement: Placement, states: tuple[MemberState, ...], now: float
+    view: View, votes: Mapping[Member, Vote], tables: Mapping[str, tuple[VipSpec, ...]], now: float
 ) -> tuple[tuple[VipName, float], ...]:
     """R9: a VIP that nobody here held is acquired only when the lease of its lost holder is surely over.
 
-    That is: the latest time at which any joiner heard that holder, plus its lease bound, plus clock drift.
+    That is: the latest time at which any joiner heard that holder, plus its lease bound, plus clock drift. It binds
+    whoever acquires the VIP in this view, by a later decision too (the lost coordinator may have been the only one
+    that knew the component to be mature), and, carried on by the next Joins, in the views that follow.
     """
+    states = [votes[member].join.state for member in view.members]
     held_here = {vip for state in states for vip in state.held}
+    rests: dict[VipName, float] = {}
     silences: dict[Member, float] = {}
     bounds: dict[Member, float] = {}
     possible: dict[VipName, set[Member]] = {}
     for member in view.members:
         vote = votes[member]
+        for vip, rest in vote.join.waits:
+            rests[vip] = max(rest - (now - vote.at), rests.get(vip, 0.0))
         for lost in vote.join.lost:
             if lost.member in view:
                 continue
@@ -125,14 +131,27 @@ def waits(
             bounds[lost.member] = max(lost.lease_bound, bounds.get(lost.member, 0.0))
             for vip in lost.vips:
                 possible.setdefault(vip, set()).add(lost.member)
+    for vip, holders in possible.items():
+        rest = max(bounds[member] * (1.0 + DRIFT) - silences[member] for member in holders)
+        rests[vip] = max(rest, rests.get(vip, 0.0))
+    # Who was awaited up to now and did not join in time was given up by nobody: it may hold anything.
+    unheard = _old_members(view, votes) - set(view.members) - silences.keys()
+    longest = max((*bounds.values(), *(state.lease_bound for state in states))) if unheard else 0.0
+    if not rests and not longest:
+        return ()
     result = []
-    for vip in sorted(placement.owners()):
-        if vip in held_here or vip not in possible:
-            continue
-        rest = max(bounds[member] * (1.0 + DRIFT) - silences[member] for member in possible[vip])
+    # What no table has now may come back by a reload before its lease is over.
+    names = {spec.name for table in {state.table for state in states} for spec in tables[table]} | rests.keys()
+    for vip in sorted(names - held_here):
+        rest = max(rests.get(vip, 0.0), longest * (1.0 + DRIFT))
         if rest > 0.0:
             result.append((vip, rest))
     return tuple(result)
+
+
+def _old_members(view: View, votes: Mapping[Member, Vote]) -> set[Member]:
+    old_views = (votes[member].join.old_view for member in view.members)
+    return {member for old_view in old_views if old_view is not None for member in old_view.members}
 
 
 def first_record(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) -> Record:

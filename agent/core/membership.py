@@ -85,6 +85,12 @@ class Membership:
             return ()
         return tuple(member.name for member in self.view.members if member != self.me)
 
+    def configure(self, settings: Settings) -> None:
+        """After a reload: limits of time hold from now on."""
+        self.settings = settings
+        self.peers.timing = settings.timing
+        self._merging.configure(settings.timing)
+
     def coordinates(self) -> bool:
         return self.operational and self.view is not None and self.view.id.coordinator == self.me
 
@@ -145,14 +151,14 @@ class Membership:
     # OPERATIONAL.
 
     def _watch(self, now: float) -> Outputs:
-        """Suspects silent and restarted members."""
+        """Suspects silent and restarted members, and those that said goodbye before the view with them came."""
         assert self.view is not None
         out: Outputs = []
-        for member in self.view.members:
-            if member != self.me and self.peers.colour(member, now) is Colour.RED:
-                out += self._suspicion.add(now, member, None)
-        if out:
-            out += self.begin(now, "suspect")
+        gone = [m for m in self.view.members if m != self.me and self.peers.colour(m, now) is Colour.RED]
+        for member in gone:
+            out += self._suspicion.add(now, member, None)
+        if gone:
+            out += self.begin(now, "suspect" if out else "leave")
         elif now - self._installed_at > STABLE_AFTER * self.settings.timing.failure_timeout:
             self._merging.lasted(self.view.members)
         return out
@@ -275,11 +281,15 @@ class Membership:
             return []
         if self.me not in view:
             return []
-        tables = dict(install.tables) or {state.table: self._declaration.specs for state in install.states}
+        tables = dict(install.tables) or {self._declaration.state.table: self._declaration.specs}
+        if any(state.table not in tables for state in install.states):
+            return []  # it believes that all have one table, which is not ours
         self._adopt(now, install, tables)
         return []
 
     def _on_leave(self, now: float, peer: Peer, leave: Leave) -> Outputs:
+        if peer.back_since(leave.view):
+            return []
         peer.departed = leave.view
         if not self.active:
             return []
@@ -348,7 +358,14 @@ class Membership:
     def _send_join(self, now: float, to: tuple[NodeName, ...]) -> Outputs:
         assert self.gather is not None
         awaited = self._awaited(now)
-        missing = frozenset(self._old_members()) - awaited
+        join = self._vote(now, awaited, frozenset(self._old_members()) - awaited)
+        if not to:
+            self.gather.resend_at = now + self.settings.timing.join_resend
+        return [Send(join, to)]
+
+    def _vote(self, now: float, awaited: set[Member], missing: frozenset[Member]) -> Join:
+        """One's own vote with the facts of now; `missing`: old fellow members who will not be in the view."""
+        assert self.gather is not None
         self._declaration = self._declare(now, missing)
         join = Join(
             epoch=self.gather.epoch,
@@ -361,11 +378,10 @@ class Membership:
             tail=self.log.tail(),
             lost=self._declaration.lost,
             state=self._declaration.state,
+            waits=self._declaration.waits,
         )
         self.gather.joined[self.me] = Vote(join, now)
-        if not to:
-            self.gather.resend_at = now + self.settings.timing.join_resend
-        return [Send(join, to)]
+        return join
 
     def _advance(self, now: float) -> Outputs:
         """Installs, mends a split vote, or loses patience, if it is time."""
@@ -406,6 +422,7 @@ class Membership:
         )
         members = hearing_each_other(members, usable, self.me)
         view = View(ViewId(gather.epoch, self.me), tuple(members))
+        usable[self.me] = Vote(self._vote(now, awaited, frozenset(self._old_members()) - set(members)), now)
         install, _ = compose(view, {m: usable[m] for m in members}, tables, now)
         self._adopt(now, install, tables)
         self._last_install = install

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.core.ids import Member, NodeName
-from agent.core.settings import Timing
+from agent.core.settings import MEMBERS_MAX, Timing
 
 
 @dataclass(slots=True)
@@ -42,12 +42,17 @@ class Merging:
         """Doubles the wait before the next attempt."""
         count = self._attempts[name].count + 1 if name in self._attempts else 1
         pause = min(self._timing.patience_max, self._timing.merge_hold_down * 2.0**count)
+        if len(self._attempts) > MEMBERS_MAX:
+            self._attempts = {other: a for other, a in self._attempts.items() if now < a.not_before}
         self._attempts[name] = Attempt(count, now + pause)
 
     def lasted(self, members: Iterable[Member]) -> None:
         """A view with these has proved stable: the next merge with them starts afresh."""
         for member in members:
             self._attempts.pop(member.name, None)
+
+    def configure(self, timing: Timing) -> None:
+        self._timing = timing
 
     def restart(self) -> None:
         """A new view: everyone's hearing is judged anew."""

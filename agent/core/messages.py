@@ -83,6 +83,8 @@ class Join:
     """Delivered entries that may be missing elsewhere."""
     lost: tuple[Lost, ...]
     state: MemberState
+    waits: tuple[tuple[VipName, float], ...] = ()
+    """What is left of the waits that earlier Installs began (R9), in seconds from now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from agent.core.beats import Beats
 from agent.core.coordinator import Asked, decide, why_not
 from agent.core.effects import Effect, Send, Stop
 from agent.core.events import (
+    DatagramRejected,
     Event,
     HeartbeatSent,
     MemberHeard,
@@ -41,8 +42,9 @@ from agent.core.install import placed
 from agent.core.membership import Membership
 from agent.core.messages import Decide, Heartbeat, Install, Join, Leave, Requests
 from agent.core.peers import Peer
+from agent.core.plausible import objection
 from agent.core.serving import Serving
-from agent.core.settings import Settings
+from agent.core.settings import REQUESTS_MAX, Settings
 from agent.core.view import Cause, Entry, OperatorRequest
 
 Output = Effect | Event
@@ -161,7 +163,10 @@ class Node:
     ) -> list[Output]:
         if sender.name == self.me.name:
             return []
-        peer, fresh = self.membership.peers.hear(sender, now)
+        membership = self.membership
+        if objection(sender, message, membership.epoch, membership.view):
+            return [DatagramRejected(now, "malformed", sender.name)]
+        peer, fresh = membership.peers.hear(sender, now)
         if peer is None or peer.left_already(message):
             return []
         out: list[Output] = []
@@ -172,7 +177,8 @@ class Node:
             case Heartbeat():
                 out += self._on_heartbeat(now, peer, message)
             case Join():
-                if peer.join is None or message.epoch >= peer.join.epoch:
+                outdated = peer.join is not None and message.epoch < peer.join.epoch
+                if not outdated and not peer.installed_since(message):
                     peer.join, peer.join_at = message, now
                     out += self.membership.heard(now, peer, message)
             case Install() | Leave():
@@ -215,17 +221,14 @@ class Node:
 
     def _settle(self, now: float) -> list[Output]:
         membership, serving = self.membership, self.serving
-        out: list[Output] = list(membership.tick(now))
+        out: list[Output] = []
         if membership.must_yield:
             membership.must_yield = False
             out += serving.release_everything(now, Cause.MERGE)
-        if membership.installed is not None:
-            change, membership.installed = membership.installed, None
-            out += serving.installed(now, change, membership.peers)
-            self._unchecked = change
-            self._round_at = now + self.settings.timing.balance_interval
-            self._beats.next_at = now
-            self._sent_requests = Requests()
+        # Before time is looked at: who gathers again at once has to declare what the new view gave to whom.
+        out += self._enter_view(now)
+        out += membership.tick(now)
+        out += self._enter_view(now)
         serving.ownership.end_pauses(now)
         if membership.operational:
             if membership.coordinates():
@@ -241,6 +244,17 @@ class Node:
             self._state = self.state
             out.append(StateChanged(now, self._state))
         return out
+
+    def _enter_view(self, now: float) -> list[Output]:
+        membership = self.membership
+        if membership.installed is None:
+            return []
+        change, membership.installed = membership.installed, None
+        self._unchecked = change
+        self._round_at = now + self.settings.timing.balance_interval
+        self._beats.next_at = now
+        self._sent_requests = Requests()
+        return list(self.serving.installed(now, change, membership.peers))
 
     def _coordinate(self, now: float) -> list[Output]:
         """Writes decisions until nothing is left to decide."""
@@ -313,7 +327,7 @@ class Node:
             stable=membership.log.stable,
             holds=len(serving.ownership.holdings),
             serving=record is not None and record.mature and membership.view is not None,
-            uncovered=serving.uncovered(),
+            uncovered=serving.uncovered(membership.peers),
             digest=self.settings.digest,
             table=serving.table,
             lease_bound=self.settings.lease_bound,
@@ -383,11 +397,13 @@ class Node:
             goodbye = Send(Leave(view.id), ())
             out += [goodbye, goodbye]
         membership.leave()
-        serving.left()
+        out += serving.left(now)
         self._leave_by = float("inf")
         return [*out, Stop()] if self._stop_after_leave else out
 
     def _return(self, now: float) -> list[Output]:
+        if self._stop_after_leave:
+            return []  # the process is ending
         self.serving.leaving = False
         self._leave_by = float("inf")
         if self.membership.active:
@@ -405,6 +421,8 @@ class Node:
             case MoveRequested(vip=vip, taker=taker):
                 request = OperatorRequest(number, "move", vip, NodeName(taker))
                 refused = why_not(self.serving.record, vip, NodeName(taker))
+        if not refused and len(self.serving.operator) >= REQUESTS_MAX:
+            refused = f"{REQUESTS_MAX} earlier requests are still waiting for a decision"
         if refused:
             return [OperatorAnswered(now, number, request.verb, refused)]
         self.serving.operator.append(request)
@@ -412,10 +430,14 @@ class Node:
 
     def _reconfigure(self, now: float, settings: Settings) -> list[Output]:
         old, self.settings = self.settings, settings
-        self.membership.settings = settings
+        self.membership.configure(settings)
+        self.serving.ownership.configure(settings.timing)
         table = self.serving.table
         self.serving.configure(settings)
-        if self.serving.table == table or not self.membership.active:
+        gone = self.serving.redefined(old)
+        # What a Join declares is exchanged anew: the table, the digest, how long leases last.
+        declared = (table, old.digest, old.lease_bound) != (self.serving.table, settings.digest, settings.lease_bound)
+        if not (gone or declared) or not self.membership.active:
             return []
-        out = self.serving.release_redefined(now, old)
+        out = self.serving.release_redefined(now, gone)
         return out + list(self.membership.begin(now, "reload"))

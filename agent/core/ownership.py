@@ -61,6 +61,8 @@ class Holding:
     since: float
     lost: bool = False
     """An address of it was taken away while nothing may be acquired: to be mended."""
+    recalled: bool = False
+    """Defined otherwise since its addition began: to be taken back when that is confirmed."""
     announce_at: float = float("inf")
     occasion: Occasion = Occasion.REPEAT
 
@@ -80,6 +82,9 @@ class Ownership:
         self.holdings: dict[VipName, Holding] = {}
         self._failures: dict[VipName, Failure] = {}
         self.unable: dict[VipName, str] = {}
+
+    def configure(self, timing: Timing) -> None:
+        self._timing = timing
 
     def held(self) -> tuple[VipName, ...]:
         """All that may be on an interface: additions and removals in flight included."""
@@ -151,7 +156,7 @@ class Ownership:
                 continue
             holding.phase = Phase.HELD
             self._failures.pop(vip, None)
-            if not ours(vip):
+            if holding.recalled or not ours(vip):
                 back.append(vip)
                 continue
             keep.append(vip)
@@ -163,6 +168,13 @@ class Ownership:
             out.append(Announced(now, announced, Occasion.ACQUIRE))
         out += self.release(now, back, lambda vip: self.holdings[vip].cause)
         return out
+
+    def redefined(self, vips: Iterable[VipName]) -> None:
+        """What is known of these is about other addresses: an addition in flight is taken back, a failure forgotten."""
+        for vip in vips:
+            self._failures.pop(vip, None)
+            if (holding := self.holdings.get(vip)) is not None and holding.phase is Phase.ACQUIRING:
+                holding.recalled = True
 
     def could_not(self, now: float, vip: VipName, reason: str, detail: str) -> list[Effect | Event]:
         """AddressesFailed: nothing of it is up."""

@@ -13,7 +13,7 @@ from enum import Enum
 
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.messages import Heartbeat, Join, Message
-from agent.core.settings import Timing
+from agent.core.settings import MEMBERS_MAX, Timing
 from agent.core.view import View
 
 
@@ -73,12 +73,23 @@ class Peer:
             return False
         match message:
             case Heartbeat(view=view) | Join(old_view=view):
-                late = view is not None and view.id == self.departed
+                late = view is not None and view.id.epoch <= self.departed.epoch
             case _:
                 late = True
         if not late:
             self.departed = None
         return late
+
+    def installed_since(self, join: Join) -> bool:
+        """Whether the peer has been in a view of that epoch since: the Join is a delayed copy."""
+        view = self.heartbeat.view if self.heartbeat is not None else None
+        return view is not None and view.id.epoch >= join.epoch
+
+    def back_since(self, left: ViewId) -> bool:
+        """Whether the peer has said something since it left that view: the word of its departure is a delayed copy."""
+        if self.heartbeat is None and self.join is None:
+            return False
+        return self.view is None or self.view.id.epoch > left.epoch
 
     def covers(self, vip: VipName) -> bool:
         """Whether it, or a fellow member of a view of its own, holds the VIP, by its last word (R10)."""
@@ -114,6 +125,8 @@ class Peers:
         if peer is not None and member.incarnation < peer.member.incarnation:
             return None, False
         if peer is None or peer.member != member:
+            if peer is None and not self._room(now):
+                return None, False
             peer = Peer(member, now, now)
             self._by_name[member.name] = peer
             return peer, True
@@ -121,15 +134,25 @@ class Peers:
         peer.heard = peer.judged = now
         return peer, fresh
 
+    def _room(self, now: float) -> bool:
+        """Whether one more name can be remembered, if need be for the one that has been silent for longest."""
+        if len(self._by_name) < MEMBERS_MAX - 1:
+            return True
+        oldest = min(self._by_name.values(), key=lambda peer: peer.heard)
+        if self.colour(oldest.member, now) is not Colour.RED:
+            return False
+        del self._by_name[oldest.member.name]
+        return True
+
     def colour(self, member: Member, now: float) -> Colour:
         """RED too for a life that is over and for a peer that said goodbye."""
         peer = self.get(member)
         if peer is None or peer.departed is not None:
             return Colour.RED
-        silence = now - peer.judged
-        if silence >= self.timing.failure_timeout:
+        # The same sum as in `red_at`: a difference might round to just below the limit when the deadline has come.
+        if now >= peer.judged + self.timing.failure_timeout:
             return Colour.RED
-        return Colour.YELLOW if silence >= self.timing.late else Colour.GREEN
+        return Colour.YELLOW if now - peer.judged >= self.timing.late else Colour.GREEN
 
     def alive(self, now: float) -> list[Peer]:
         return [peer for peer in self.all() if self.colour(peer.member, now) is not Colour.RED]

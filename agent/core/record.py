@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from agent.core.ids import NodeName, Seq, VipName
@@ -53,6 +53,34 @@ class Record:
     """Counts the decisions applied."""
     planned: int = -1
     """The version in which the coordinator last found nothing to plan; not agreed data."""
+    _names: frozenset[VipName] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = frozenset(spec.name for spec in self.specs)
+
+    def sound(self, decision: Decision) -> Decision:
+        """The decision without what it says of strangers: nobody and nothing that this view does not know is noted."""
+        match decision:
+            case Matured(owners=owners) | Assigned(owners=owners):
+                if all(vip in self._names and owner in self.standings for vip, owner in owners):
+                    return decision
+                kept = tuple((vip, owner) for vip, owner in owners if vip in self._names and owner in self.standings)
+                return replace(decision, owners=kept)
+            case Moves(moves=moves):
+                known = (move.taker in self.standings and self.owners.get(move.vip) == move.giver for move in moves)
+                good = tuple(move for move, fits in zip(moves, known, strict=True) if fits)
+                return decision if len(good) == len(moves) else replace(decision, moves=good)
+            case HandedOver(moves=moves):
+                under_way = {handover.move for handover in self.handovers.values()}
+                return (
+                    decision if under_way.issuperset(moves) else HandedOver(tuple(m for m in moves if m in under_way))
+                )
+            case StandingChanged(member=member) | NeighboursShared(member=member):
+                return decision if member in self.standings else Answered(())
+            case Answered():
+                return decision
+            case _:
+                assert_never(decision)
 
     def apply(self, seq: Seq, decision: Decision) -> None:
         self.version += 1
@@ -84,6 +112,8 @@ class Record:
 
     def _answer(self, answers: tuple[tuple[NodeName, int], ...]) -> None:
         for name, number in answers:
+            if name not in self.standings:
+                continue
             self.answered[name] = max(number, self.answered.get(name, 0))
 
     def candidates(self) -> tuple[Candidate, ...]:

@@ -28,7 +28,7 @@ from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
 from agent.core.placement import spread
 from agent.core.record import Record, table_of
-from agent.core.settings import Settings
+from agent.core.settings import NEIGHBOURS_MAX, Settings
 from agent.core.view import (
     Answered,
     Assigned,
@@ -107,21 +107,34 @@ class Serving:
             specs=None if alike else self.specs,
             lease_bound=self.settings.lease_bound,
         )
-        return Declaration(state, self.specs, self._lost(now, missing, peers))
+        waits = tuple(
+            (vip, until - now)
+            for vip, until in self._not_before.items()
+            if until > now and vip not in self.ownership.holdings
+        )
+        return Declaration(state, self.specs, self._lost(now, missing, peers), waits)
 
     def _lost(self, now: float, missing: frozenset[Member], peers: Peers) -> tuple[Lost, ...]:
         """R9: what old fellow members may still hold under a lease."""
         record = self.record
-        if record is None:
+        if record is None or max(self._lease_bounds.values(), default=0.0) <= 0.0:
             return ()
+        names = {member.name for member in missing}
+        # A lost coordinator may have given them VIPs by decisions that were lost with it.
+        blind = record.view.id.coordinator in missing
+        kept = {vip for vip, owner in record.owners.items() if owner not in names}
+        loose = {spec.name for spec in record.specs} - kept if blind else set()
         lost = []
         for member in sorted(missing):
             bound = self._lease_bounds.get(member.name, 0.0)
             peer = peers.named(member.name)
             if bound <= 0.0 or (peer is not None and peer.departed is not None):
+                lost.append(Lost(member, 0.0, 0.0, ()))
                 continue
-            owned = {vip for vip, owner in record.owners.items() if owner == member.name}
-            owned |= {vip for vip, giver in record.handovers if giver == member.name}
+            owned = {vip for vip, owner in record.owners.items() if owner == member.name} | loose
+            for (vip, giver), handover in record.handovers.items():
+                if member.name in (giver, handover.move.taker):
+                    owned.add(vip)
             silence = now - peer.heard if peer is not None else 0.0
             lost.append(Lost(member, silence, bound, tuple(sorted(owned))))
         return tuple(lost)
@@ -150,15 +163,27 @@ class Serving:
         )
 
     def neighbours_read(self, entries: tuple[NeighbourEntry, ...]) -> None:
+        entries = entries[:NEIGHBOURS_MAX]
         if entries != self._neighbours:
             self._neighbours, self._neighbours_version = entries, self._neighbours_version + 1
 
-    def uncovered(self) -> tuple[VipName, ...]:
-        """For the heartbeat: what our view does not serve, as far as this node knows."""
-        if self.record is None or not self.record.mature:
+    def uncovered(self, peers: Peers) -> tuple[VipName, ...]:
+        """For the heartbeat: what our view does not serve, as far as this node knows.
+
+        That is what has no owner, and what its owner says it does not hold: whoever hears us and not that owner would
+        otherwise wait for a VIP that nobody has.
+        """
+        record = self.record
+        if record is None or not record.mature:
             return ()
-        own = tuple(vip for vip in self._orders if vip not in self.ownership.holdings)
-        return tuple(sorted({*self.record.uncovered(), *own}))
+        found = {vip for vip in self._orders if vip not in self.ownership.holdings}
+        found.update(record.uncovered())
+        for member in record.view.members:
+            peer = peers.get(member) if member != self.me else None
+            beat = peer.heartbeat if peer is not None else None
+            if beat is not None and beat.uncovered and beat.view is not None and beat.view.id == record.view.id:
+                found.update(vip for vip in beat.uncovered if record.owners.get(vip) == member.name)
+        return tuple(sorted(found))
 
     # Views.
 
@@ -169,6 +194,7 @@ class Serving:
         for entry in change.flush:
             assert previous is not None
             out += self.deliver(now, entry, previous.id, flushed=True)
+        self._moving_since.clear()
         view = install.view
         left = tuple(m for m in previous.members if m not in view) if previous is not None else ()
         cause = view_cause(install, previous, left, change.left_by_word)
@@ -234,7 +260,7 @@ class Serving:
         """One decision in agreed order; flushed ones change the record only (R6)."""
         record = self.record
         assert record is not None
-        decision = entry.decision
+        decision = record.sound(entry.decision)
         record.apply(entry.seq, decision)
         self.changed = True
         out: Outputs = [Decided(now, view, entry.seq, decision, flushed)]
@@ -334,10 +360,14 @@ class Serving:
         self._release_causes = dict.fromkeys(self.ownership.holdings, cause)
         return self.ownership.release(now, list(self.ownership.holdings), self._release_cause)
 
-    def release_redefined(self, now: float, old: Settings) -> Outputs:
-        """After a reload: what is no longer defined, or defined otherwise."""
+    def redefined(self, old: Settings) -> list[VipName]:
+        """After a reload: what is no longer defined, or is on other interfaces or addresses."""
         kept = {vip.name: vip.addresses for vip in self.settings.vips}
-        gone = [vip.name for vip in old.vips if kept.get(vip.name) != vip.addresses]
+        return [vip.name for vip in old.vips if kept.get(vip.name) != vip.addresses]
+
+    def release_redefined(self, now: float, gone: Sequence[VipName]) -> Outputs:
+        """The next view's placement gives back those that are still ours."""
+        self.ownership.redefined(gone)
         held = [vip for vip in gone if vip in self.ownership.holdings]
         for vip in gone:
             self._orders.pop(vip, None)
@@ -357,11 +387,16 @@ class Serving:
             return False
         return name not in record.owners.values() and not any(giver == name for _, giver in record.handovers)
 
-    def left(self) -> None:
+    def left(self, now: float) -> Outputs:
         """Out of the group by one's own will: the next life in it begins immature."""
+        refused = "this node has left the group"
+        out: Outputs = [OperatorAnswered(now, asked.number, asked.verb, refused) for asked in self.operator]
+        self.operator.clear()
+        self._not_before = {}
         self.record, self.mature, self.leaving = None, False, False
         self._orders = {}
         self.waiting = {}
+        return out
 
     def report(self, now: float) -> Outputs:
         """What observers are told of the agreed record, once after it changed."""

@@ -13,6 +13,15 @@ MEMBERS_MAX = 128
 VIPS_MAX = 16_384
 """A state exchange of so many VIPs is about 0.5 MB a member: 400 datagrams, below the sockets' 4 MiB buffers."""
 
+NEIGHBOURS_MAX = 4096
+"""Entries of one shared neighbour table: what one message may carry."""
+
+REQUESTS_MAX = 64
+"""Operator requests of one node that wait for a decision."""
+
+LEASE_MAX = 3600.0
+"""Seconds; a longer lease would keep a VIP uncovered for longer than any operator would."""
+
 UNSTABLE_MAX = 32
 """Decisions that may be undelivered somewhere: bounds the tail that a Join carries."""
 

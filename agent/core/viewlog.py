@@ -40,6 +40,8 @@ class ViewLog:
         while (following := self._waiting.pop(self.delivered + 1, None)) is not None:
             self.delivered += 1
             self._entries[following.seq] = following
+            # The writer is never further ahead of any member than that, so nobody can miss an older one.
+            self._entries.pop(following.seq - UNSTABLE_MAX, None)
             ready.append(following)
         return ready
 

@@ -11,6 +11,8 @@ class LinkTable:
     def __init__(self) -> None:
         self._by_index: dict[int, LinkRecord] = {}
         self._by_name: dict[str, LinkRecord] = {}
+        self._gone = ""
+        self._gone_index = 0
 
     def named(self, name: str) -> LinkRecord | None:
         return self._by_name.get(name)
@@ -19,8 +21,10 @@ class LinkTable:
         return self._by_index.get(ifindex)
 
     def name(self, ifindex: int) -> str:
-        """For people: the name, or the number of an interface that is gone."""
+        """For people: the name, also of the interface that went last, or the number of one that is gone."""
         link = self._by_index.get(ifindex)
+        if link is None and ifindex == self._gone_index:
+            return self._gone
         return link.name if link else f"#{ifindex}"
 
     def obstacle(self, name: str) -> str:
@@ -37,6 +41,8 @@ class LinkTable:
 
     def remove(self, ifindex: int) -> None:
         former = self._by_index.pop(ifindex, None)
+        if former is not None:
+            self._gone, self._gone_index = former.name, ifindex
         if former is not None and self._by_name.get(former.name) == former:
             del self._by_name[former.name]
 

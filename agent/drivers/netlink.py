@@ -25,7 +25,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 
-from agent.core.events import Event, InterfaceChanged, StrayRemoved
+from agent.core.events import Event, InterfaceChanged, StrayRemoved, VipAcquireFailed
 from agent.core.ids import VipName
 from agent.core.inputs import AddressesAdded, AddressesFailed, AddressesRemoved, AddressLost, Input, VipsUnable
 from agent.core.settings import Vip
@@ -84,6 +84,9 @@ class AddressDriver:
         self._up: dict[VipName, set[AddressKey]] = {}
         self._holder: dict[AddressKey, VipName] = {}
         self._unable: tuple[tuple[VipName, str], ...] | None = None
+        self._blocked: frozenset[VipName] = frozenset()
+        """VIPs whose address is here and not ours, as last told."""
+        self._cleaned = False
         self._obstacles: dict[str, str] = {}
         self._work: deque[tuple[bool, VipName]] = deque()
         self._turn: asyncio.Handle | None = None
@@ -121,6 +124,7 @@ class AddressDriver:
         now = self._clock()
         for interface, address in removed:
             self._on_event(StrayRemoved(now, interface, address))
+        self._cleaned = True
         self._look()
         if not kernel.keeps_tags:
             self._replan()  # what was removed counted as the node's own
@@ -132,6 +136,11 @@ class AddressDriver:
         self._vips = {vip.name: vip for vip in vips}
         self._replan()
         self._report()
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait for their turn of the loop."""
+        return bool(self._work)
 
     def acquire(self, vips: tuple[VipName, ...]) -> None:
         """Answered by `AddressesAdded` (batched) and `AddressesFailed`."""
@@ -222,12 +231,15 @@ class AddressDriver:
             return planned.obstacle, planned.detail
         foreign = self._foreign(planned)
         if foreign:
-            where = f"{text(foreign.key.packed)}/{foreign.key.prefix} on {self._kernel.links.name(foreign.key.ifindex)}"
-            return "exists_here", f"{where} is there already and was not put there by molehill; remove it by hand"
+            return "exists_here", self._there_already(foreign)
         current = {address.key for address in planned.addresses}
         if self._delete([key for key in self._up.get(name, ()) if key not in current]):
             return "netlink", "the kernel refuses to delete addresses that the VIP had before its definition changed"
         return None
+
+    def _there_already(self, foreign: AddressRecord) -> str:
+        where = f"{text(foreign.key.packed)}/{foreign.key.prefix} on {self._kernel.links.name(foreign.key.ifindex)}"
+        return f"{where} is there already and was not put there by molehill; remove it by hand"
 
     def _foreign(self, planned: PlannedVip) -> AddressRecord | None:
         """An address of this VIP that is on this node without being ours."""
@@ -364,14 +376,25 @@ class AddressDriver:
         for interface, reason in self._obstacles.items():
             if before.get(interface) != reason:
                 self._on_event(InterfaceChanged(now, interface, not reason, reason))
+        foreign = {name: record for name, planned in self._plans.items() if (record := self._foreign(planned))}
+        self._tell_blocked(now, foreign)
         reasons = {
-            name: planned.obstacle or ("exists_here" if self._foreign(planned) else "")
+            name: planned.obstacle or ("exists_here" if name in foreign else "")
             for name, planned in self._plans.items()
         }
         unable = tuple((name, reason) for name, reason in reasons.items() if reason)
         if unable != self._unable:
             self._unable = unable
             self._on_input(VipsUnable(unable))
+
+    def _tell_blocked(self, now: float, foreign: dict[VipName, AddressRecord]) -> None:
+        """The group never asks this node for such a VIP, so no failed acquisition would tell anybody of it."""
+        if not (self._kernel.keeps_tags or self._cleaned):
+            return  # what a former life left looks like the node's own until `remove_strays`
+        for name, record in foreign.items():
+            if name not in self._blocked and name not in self._up:
+                self._on_event(VipAcquireFailed(now, name, "exists_here", self._there_already(record), 0.0))
+        self._blocked = frozenset(foreign)
 
     def _replan(self) -> None:
         """Packs all requests for the interfaces and the node's own addresses as they are now."""

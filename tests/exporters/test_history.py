@@ -47,6 +47,7 @@ def test_a_record_tells_what_when_and_why() -> None:
         "cause": "failover",
         "message": "released 10.0.0.1 (failover) in 50.0 ms",
         "fields": {"vip": "10.0.0.1", "cause": "failover", "started_before": 0.05},
+        "trace_id": None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.core.effects import Acquire, Announce, Release, Send
-from agent.core.events import Decided, StateChanged, ViewInstalled, VipAcquired
+from agent.core.events import Decided, MemberSuspected, StateChanged, ViewInstalled, VipAcquired
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.inputs import AddressLost, Input, Received
 from agent.core.messages import Decide, Heartbeat, Install, Join
@@ -33,7 +33,12 @@ class Checkers(Observer):
     moved: dict[tuple[ViewId, ViewId], tuple[Member, Seq]] = field(default_factory=dict)
     conflicts: dict[ViewId, set[tuple[VipName, NodeName]]] = field(default_factory=dict)
     overlap_since: dict[tuple[ViewId, VipName, NodeName], float] = field(default_factory=dict)
-    lease_waits: dict[tuple[NodeName, ViewId], dict[VipName, float]] = field(default_factory=dict)
+    fallen: dict[NodeName, tuple[Member, ViewId | None]] = field(default_factory=dict)
+    """The last life of each node that crashed, and the view that it was in."""
+    heard_at_vote: dict[Member, dict[Member, float]] = field(default_factory=dict)
+    """When each member had heard each other one last, as it sent its newest Join."""
+    stalled: tuple[float, bool] = (0.0, False)
+    """How late this step comes, and whether there is anybody to yield to."""
     view_changes: int = 0
     acquisitions: int = 0
     excluded: bool = False
@@ -47,6 +52,13 @@ class Checkers(Observer):
 
     def before(self, host: Host, now: float, item: Input) -> None:
         self.excluded = self._excludes(host, item)
+        node = host.node
+        if node is not None and node._last is not None:
+            view = node.membership.view
+            fellows = view is not None and len(view.members) > 1 and node.membership.active
+            self.stalled = host.clock(now) - node._last, fellows
+        else:
+            self.stalled = 0.0, False
 
     def after(self, host: Host, now: float, item: Input, outputs: list[object]) -> None:
         node = host.node
@@ -60,9 +72,12 @@ class Checkers(Observer):
                     self._view(host, now, output)
                 case Decided():
                     self._decided(host, now, output)
-                case Acquire():
+                case Acquire(vips=vips):
                     if node.membership.gather is not None:
                         self.fail("I6", host, now, f"{output} while gathering")
+                    self._leased(host, now, vips)
+                case MemberSuspected(member=member, named_by=None):
+                    self._blamed(host, now, member)
                 case Announce(vips=vips):
                     later = outputs[outputs.index(output) :]
                     going = {vip for release in later if isinstance(release, Release) for vip in release.vips}
@@ -71,19 +86,32 @@ class Checkers(Observer):
                     self.acquisitions += 1
                 case Send(message=message):
                     self._bounds(host, now, message)
+                    if isinstance(message, Join) and host.settings.lease_bound > 0.0:
+                        self.heard_at_vote[node.me] = {
+                            peer.member: host.from_clock(peer.heard) for peer in node.membership.peers.all()
+                        }
                 case _:
                     pass
         self._holdings(host, now, item)
         self._overlap(host, now)
         if not node.serving.mature and node.membership.active and node.serving.ownership.holdings:
             self.fail("R14", host, now, f"immature, but holds {sorted(node.serving.ownership.holdings)}")
+        if node.deadline() <= host.clock(now):
+            self.fail("I11", host, now, f"spins: due at {node.deadline()}, it is {host.clock(now)}")
+        gap, fellows = self.stalled
+        if fellows and gap > host.settings.timing.failure_timeout:
+            kept = [v for v, h in node.serving.ownership.holdings.items() if h.phase is Phase.HELD]
+            if kept:
+                self.fail("R11", host, now, f"was late by {gap:.3f} s and goes on holding {kept}")
         if self.excluded:
             kept = [v for v, h in node.serving.ownership.holdings.items() if h.phase is Phase.HELD]
             if kept:
                 self.fail("I10", host, now, f"excluded but holds {kept}")
 
     def crashed(self, host: Host, member: Member) -> None:
-        pass
+        assert host.node is not None
+        view = host.node.membership.view
+        self.fallen[host.name] = member, view.id if view is not None else None
 
     # Invariants.
 
@@ -142,6 +170,44 @@ class Checkers(Observer):
         if event.seq != last + 1:
             self.fail("I3", host, now, f"{key} delivered after {last}")
         self.delivered[me, event.view] = event.seq
+
+    def _blamed(self, host: Host, now: float, member: Member) -> None:
+        """R11: nobody is judged by one who was late himself."""
+        assert host.node is not None
+        peer = host.node.membership.peers.get(member)
+        gone = peer is None or peer.departed is not None
+        if self.stalled[0] > 0.5 * host.settings.timing.failure_timeout + 1e-6 and not gone:
+            self.fail("R11", host, now, f"suspects {member} in a step that is {self.stalled[0]:.3f} s late")
+
+    def _leased(self, host: Host, now: float, vips: tuple[VipName, ...]) -> None:
+        """R9: not before any joiner's last word of the lost holder, plus its lease."""
+        bound = host.settings.lease_bound
+        assert host.node is not None
+        view = host.node.membership.view
+        if bound <= 0.0 or view is None:
+            return
+        for other in self.hosts.values():
+            if other is host or (other.node is not None and not other.paused) or not other.up & set(vips):
+                continue
+            if other.node is not None:
+                theirs = other.node.membership.view
+                fallen = other.node.me, theirs.id if theirs is not None else None
+            else:
+                fallen = self.fallen[other.name]
+            self._waited(host, now, view, fallen, bound, other.up & set(vips))
+
+    def _waited(
+        self, host: Host, now: float, view: View, fallen: tuple[Member, ViewId | None], bound: float, vips: set[VipName]
+    ) -> None:
+        member, last_view = fallen
+        if last_view is None or member in view:
+            return
+        fellows = [one for one in view.members if last_view in self.installed.get(one, ())]
+        heard = [at for one in view.members if (at := self.heard_at_vote.get(one, {}).get(member)) is not None]
+        named = self.conflicts.get(last_view, set())
+        early = {vip for vip in vips if (vip, member.name) not in named}
+        if fellows and heard and early and now < max(heard) + bound * (1.0 - 1e-3):
+            self.fail("R9", host, now, f"acquires {early} of {member}, heard at {max(heard):.3f}, lease {bound}")
 
     def _announced(self, host: Host, now: float, vips: tuple[VipName, ...]) -> None:
         assert host.node is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from agent.core import coordinator, install, serving
@@ -11,6 +12,7 @@ from agent.core.membership import Membership
 from agent.core.messages import Recovered
 from agent.core.node import Node
 from agent.core.ownership import Ownership, Phase
+from agent.core.peers import Peers
 from agent.core.record import Record
 from agent.core.view import HandedOver
 from agent.core.viewlog import ViewLog
@@ -189,6 +191,62 @@ def _failure_counts_as_held() -> list[Change]:
     return [(Ownership, "could_not", changed)]
 
 
+def _no_waits() -> list[Change]:
+    """R9: leases are not waited for."""
+    return [(install, "waits", lambda *args: ())]
+
+
+def _waits_forgotten() -> list[Change]:
+    """R9: a wait ends with the view that began it."""
+    declare = serving.Serving.declare
+
+    def changed(self: Any, now: float, missing: Any, peers: Any) -> Any:
+        return replace(declare(self, now, missing, peers), waits=())
+
+    return [(serving.Serving, "declare", changed)]
+
+
+def _waits_for_known_owners_only() -> list[Change]:
+    """R9: what a lost coordinator decided last, and nobody else has heard, is not thought of."""
+    lost = serving.Serving._lost
+
+    def changed(self: Any, now: float, missing: Any, peers: Any) -> Any:
+        owned: dict[Any, set[Any]] = {}
+        for vip, owner in self.record.owners.items() if self.record is not None else ():
+            owned.setdefault(owner, set()).add(vip)
+        return tuple(
+            replace(one, vips=tuple(sorted(owned.get(one.member.name, ())))) for one in lost(self, now, missing, peers)
+        )
+
+    return [(serving.Serving, "_lost", changed)]
+
+
+def _no_forgiveness() -> list[Change]:
+    """R11: who was late himself judges at once."""
+    return [(Peers, "forgive", lambda self, now: None)]
+
+
+def _holds_after_stall() -> list[Change]:
+    """R11: who was late past the failure timeout goes on holding."""
+
+    def changed(self: Node, now: float, gap: float) -> Any:
+        if gap > 0.5 * self.settings.timing.failure_timeout:
+            self.membership.peers.forgive(now)
+        return []
+
+    return [(Node, "_check_stall", changed)]
+
+
+def _keeps_redefined() -> list[Change]:
+    """A reload lets stay what is being put up under its old definition."""
+    return [(Ownership, "redefined", lambda self, vips: None)]
+
+
+def _ignores_interfaces() -> list[Change]:
+    """A reload that changes no address goes unnoticed."""
+    return [(serving.Serving, "redefined", lambda self, old: [])]
+
+
 MUTANTS: dict[str, Callable[[], list[Change]]] = {
     function.__name__[1:]: function
     for function in (
@@ -209,6 +267,13 @@ MUTANTS: dict[str, Callable[[], list[Change]]] = {
         _never_balances,
         _immature_serves,
         _failure_counts_as_held,
+        _no_waits,
+        _waits_forgotten,
+        _waits_for_known_owners_only,
+        _no_forgiveness,
+        _holds_after_stall,
+        _keeps_redefined,
+        _ignores_interfaces,
     )
 }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
+from agent.core.ids import VipName
 from agent.core.inputs import (
     BalanceRequested,
     DrainRequested,
@@ -14,8 +16,11 @@ from agent.core.inputs import (
     LeaveRequested,
     MoveRequested,
     NeighboursRead,
+    Reconfigured,
     VipsUnable,
 )
+from agent.core.messages import Decide, Heartbeat, Install, Join, Leave
+from agent.core.settings import Vip
 from agent.core.view import NeighbourEntry
 from tests.sim.world import Host, World
 
@@ -50,6 +55,14 @@ class Nemesis:
             self.move,
             self.share,
             self.restart_twice,
+            self.reload,
+            self.reload,
+            self.reweigh,
+            self.drain_in_gather,
+            self.crash_at,
+            self.crash_releasing,
+            self.echo,
+            self.crash_two,
         ]
         self.arsenal = rng.sample(everything, rng.randint(2, 9))
         self.active = True
@@ -114,7 +127,77 @@ class Nemesis:
         self._tell(host, VipsUnable(unable))
         self._later(2.0, lambda: self._tell(host, VipsUnable(())))
 
+    def reload(self, host: Host) -> None:
+        """VIPs come, go, and move to another interface or address; mostly everywhere, as an operator would do it."""
+        table = self._edited(host.settings.vips)
+        targets = [host] if self.rng.random() < 0.2 else list(self.world.hosts.values())
+        for target in targets:
+            self._later(self.rng.choice((0.0, 0.01, 0.5)), lambda target=target: self._reload(target, table))  # type: ignore[misc]
+
+    def _reload(self, host: Host, table: tuple[Vip, ...]) -> None:
+        host.settings = replace(host.settings, vips=table, digest=repr(table))
+        self._tell(host, Reconfigured(host.settings))
+
+    def _edited(self, table: tuple[Vip, ...]) -> tuple[Vip, ...]:
+        vips = list(table)
+        number = self.rng.randrange(len(vips))
+        (address,) = vips[number].addresses
+        match self.rng.choice(("add", "remove", "address", "interface")):
+            case "add" if len(vips) < 12:
+                text = f"10.0.2.{self.rng.randint(1, 200)}"
+                if all(vip.name != text for vip in vips):
+                    vips.append(Vip(VipName(text), (replace(address, address=text),)))
+            case "remove" if len(vips) > 1:
+                del vips[number]
+            case "interface":
+                vips[number] = replace(vips[number], addresses=(replace(address, interface="eth1"),))
+            case _:
+                text = f"10.0.3.{self.rng.randint(1, 200)}"
+                vips[number] = replace(vips[number], addresses=(replace(address, address=text),))
+        return tuple(vips)
+
+    def reweigh(self, host: Host) -> None:
+        weight, serves = self.rng.choice((0.5, 1.0, 3.0)), self.rng.random() < 0.8
+        host.settings = replace(host.settings, weight=weight, serves=serves)
+        self._tell(host, Reconfigured(host.settings))
+        self._later(2.0, lambda: self._serve(host))
+
+    def _serve(self, host: Host) -> None:
+        host.settings = replace(host.settings, serves=True)
+        self._tell(host, Reconfigured(host.settings))
+
+    def drain_in_gather(self, host: Host) -> None:
+        """What a Join declared is no longer so when the Install comes."""
+        self.crash(self._victim())
+        action = self.rng.choice((self.drain, self.unfit, self.link, self.leave, self.reload))
+        timeout = host.settings.timing.failure_timeout
+        self.world.after(timeout + self.rng.uniform(-0.1, 0.05), lambda: action(host) if self.active else None)
+
+    def crash_at(self, host: Host) -> None:
+        """Right after it has sent something that others wait for, or that changes everything."""
+        host.doomed = self.rng.choice((Install, Join, Decide, Leave, Heartbeat))
+        self._later(1.0, lambda: self.balance(host))
+        self._later(3.0, lambda: self._start(host))
+
+    def crash_releasing(self, host: Host) -> None:
+        host.dies_releasing = 1.0
+        self.world.after(0.001, lambda: self.drain(host))
+        self._later(3.0, lambda: self._start(host))
+
+    def crash_two(self, host: Host) -> None:
+        """The second one soon after: what waits for the lease of the first has to go on waiting."""
+        self.crash(host)
+        timeout = host.settings.timing.failure_timeout
+        self.world.after(
+            timeout + self.rng.uniform(0.0, 0.3), lambda: self.crash(self._victim()) if self.active else None
+        )
+
     # Network.
+
+    def echo(self, host: Host) -> None:
+        """Copies of old messages come seconds later."""
+        self.world.network.stale = self.rng.choice((0.05, 0.3))
+        self._later(4.0, lambda: setattr(self.world.network, "stale", 0.0))
 
     def split(self, host: Host) -> None:
         names = set(self.world.hosts)
@@ -195,8 +278,13 @@ class Nemesis:
         """Heals everything; who is down is started or stays down."""
         self.active = False
         self.world.network.heal()
+        table = self.world.hosts[min(self.world.hosts)].settings.vips
         for host in self.world.hosts.values():
-            host.fails = 0.0
+            host.fails = host.dies_releasing = 0.0
+            host.doomed = None
+            host.settings = replace(host.settings, serves=True)
+            if self.rng.random() < 0.7:
+                host.settings = replace(host.settings, vips=table, digest=repr(table))
             self.world.resume(host)
             if host.node is None and self.rng.random() < 0.8:
                 self.world.start(host)
@@ -204,6 +292,7 @@ class Nemesis:
                 self._calm(host)
 
     def _calm(self, host: Host) -> None:
+        self._tell(host, Reconfigured(host.settings))
         for item in (FitnessChanged(True), DrainRequested(False), VipsUnable(())):
             self._tell(host, item)
         node = host.node

@@ -16,6 +16,9 @@ class Network:
     late: float = 0.0
     """Share of messages that take up to `late_by` longer: reordering."""
     late_by: float = 0.05
+    stale: float = 0.0
+    """Share of messages of which another copy comes up to `stale_by` seconds later: a misbehaving switch."""
+    stale_by: float = 4.0
     cut: set[tuple[str, str]] = field(default_factory=set)
     """Directed links that carry nothing."""
 
@@ -24,7 +27,10 @@ class Network:
         if (source, target) in self.cut or self.rng.random() < self.loss:
             return []
         copies = 2 if self.rng.random() < self.duplicate else 1
-        return [self._delay() for _ in range(copies)]
+        delays = [self._delay() for _ in range(copies)]
+        if self.stale and self.rng.random() < self.stale:
+            delays.append(self.rng.uniform(0.0, self.stale_by))
+        return delays
 
     def _delay(self) -> float:
         delay = self.rng.uniform(*self.delay)
@@ -37,4 +43,4 @@ class Network:
 
     def heal(self) -> None:
         self.cut.clear()
-        self.loss = self.duplicate = self.late = 0.0
+        self.loss = self.duplicate = self.late = self.stale = 0.0

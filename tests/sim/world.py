@@ -20,7 +20,7 @@ from agent.core.inputs import (
     Timer,
 )
 from agent.core.node import Node
-from agent.core.settings import Settings
+from agent.core.settings import Address, Settings
 from tests.sim.network import Network
 
 SOCKET_BUFFER = 500
@@ -37,6 +37,8 @@ class Host:
     incarnation: int = 0
     up: set[VipName] = field(default_factory=set)
     """Addresses that the kernel has."""
+    defined: dict[VipName, tuple[Address, ...]] = field(default_factory=dict)
+    """As what they were put up."""
     paused: bool = False
     backlog: list[Input] = field(default_factory=list)
     rate: float = 1.0
@@ -46,6 +48,10 @@ class Host:
     """Netlink is one queue."""
     fails: float = 0.0
     """Share of acquisitions that the kernel refuses."""
+    dies_releasing: float = 0.0
+    """Chance that the agent dies between the kernel's removal and its word of it."""
+    doomed: type | None = None
+    """The agent dies as soon as it has sent a message of this kind."""
 
     def clock(self, now: float) -> float:
         return now * self.rate + self.offset
@@ -97,7 +103,7 @@ class World:
     def start(self, host: Host, *, draining: bool = False) -> None:
         host.incarnation += 1
         host.up.clear()  # strays are removed at start
-        host.paused, host.backlog = False, []
+        host.paused, host.backlog, host.doomed = False, [], None
         host.rate = 1.0 + self.rng.uniform(-5e-4, 5e-4)
         host.offset = self.rng.uniform(0.0, 1000.0)
         host.node = Node(host.settings, host.incarnation, draining=draining)
@@ -107,7 +113,14 @@ class World:
     def crash(self, host: Host) -> None:
         if host.node is not None:
             self.observer.crashed(host, host.node.me)
+            self._lease_runs(host)
         host.node, host.paused, host.backlog = None, False, []
+
+    def _lease_runs(self, host: Host) -> None:
+        """What the kernel still answers for when the agent is dead it answers for until the lease is over."""
+        bound, life = host.settings.lease_bound, host.incarnation
+        if bound > 0.0:
+            self.after(bound, lambda: host.up.clear() if host.node is None and host.incarnation == life else None)
 
     def pause(self, host: Host) -> None:
         host.paused = True
@@ -130,10 +143,14 @@ class World:
             return
         self.steps += 1
         self.observer.before(host, self.now, item)
-        outputs = host.node.step(host.clock(self.now), item)
+        node = host.node
+        outputs = node.step(host.clock(self.now), item)
         for output in outputs:
             self._carry_out(host, output)
         self.observer.after(host, self.now, item, list(outputs))
+        if host.doomed is not None and any(isinstance(o, Send) and isinstance(o.message, host.doomed) for o in outputs):
+            host.doomed = None
+            self.crash(host)
         self._arm(host)
 
     def _arm(self, host: Host) -> None:
@@ -161,10 +178,15 @@ class World:
                 assert host.node is not None
                 received = Received(host.node.me, message)
                 for name in to or [name for name in self.hosts if name != host.name]:
-                    target = self.hosts[NodeName(name)]
+                    target = self.hosts.get(NodeName(name))
+                    if target is None:  # a hostile test's invention
+                        continue
                     for delay in self.network.deliveries(host.name, name):
                         self.after(delay, lambda target=target: self.feed(target, received))  # type: ignore[misc]
             case Acquire(vips=vips):
+                assert host.node is not None
+                table = {vip.name: vip.addresses for vip in host.node.settings.vips}
+                host.defined.update((vip, table[vip]) for vip in vips)
                 self._kernel(host, lambda: self._add(host, vips))
             case Release(vips=vips):
                 self._kernel(host, lambda: self._remove(host, vips))
@@ -195,6 +217,10 @@ class World:
 
     def _remove(self, host: Host, vips: tuple[VipName, ...]) -> None:
         host.up -= set(vips)
+        if self.rng.random() < host.dies_releasing:
+            host.dies_releasing = 0.0
+            self.crash(host)  # the kernel has done it, and nobody will hear so
+            return
         self.feed(host, AddressesRemoved(vips))
 
     def lose_address(self, host: Host) -> None:

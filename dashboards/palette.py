@@ -1,0 +1,95 @@
+"""Colours by meaning, the same on all dashboards, and mappings from values to words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dashboards.sdk import model
+
+GOOD, WARN, BAD, NEUTRAL, INFO = "green", "orange", "red", "#8e8e8e", "blue"
+
+_NODES = ("#DEB6F2", "#5794F2", "#B877D9", "#37B6B0", "#F2CC0C", "#A16F3C", "#FFA6B0", "#8AB8FF", "#A3B04B", "#9FA7B3")
+
+CAUSES: Mapping[str, str] = {
+    "failover": "#E02F44",
+    "unfit": "#FA6400",
+    "lease": "#C4162A",
+    "conflict": "#FF7383",
+    "quorum": "#AD0317",
+    "repair": "#FF9830",
+    "merge": "#F2CC0C",
+    "leave": "#5794F2",
+    "drain": "#8AB8FF",
+    "move": "#B877D9",
+    "prefer": "#CA95E5",
+    "balance": "#37B6B0",
+    "start": "#73BF69",
+    "reload": "#9FA7B3",
+    "join": "#73BF69",
+    "disconnect": "#E02F44",
+    "network": "#FF9830",
+}
+"""Causes of moves and of view changes: faults warm, orders blue and violet, the cluster's own doing green."""
+
+
+def node_patterns() -> list[tuple[str, str]]:
+    """Regular expressions that give every node name a colour: by its last digit, without a digit by its last letter.
+
+    www1 and www2, and node1.example.com too, get different ones; a node has the same colour in every panel.
+    """
+    letters = ["".join(chr(ord("a") + n) for n in range(26) if n % 10 == digit) for digit in range(10)]
+    return [(rf"/^(?:.*{digit}\D*|\D*[{letters[digit]}])$/i", colour) for digit, colour in enumerate(_NODES)]
+
+
+def words(mapping: Mapping[str, tuple[str, str]]) -> model.ValueMap:
+    """From values to a text and a colour."""
+    return model.ValueMap(
+        {
+            value: model.ValueMappingResult(text=text, color=colour, index=index)
+            for index, (value, (text, colour)) in enumerate(mapping.items())
+        }
+    )
+
+
+def pattern(regex: str, colour: str, text: str | None = None, index: int = 0) -> model.RegexMap:
+    """`regex` between slashes; without `text` the value is shown as it is."""
+    result = model.ValueMappingResult(text=text, color=colour, index=index)
+    return model.RegexMap(model.DashboardRegexMapOptions(pattern=regex, result=result))
+
+
+def yes_no(*, good: bool = True) -> list[Any]:
+    """1 and 0 in words; `good`: whether yes is the good answer."""
+    return [words({"1": ("yes", GOOD if good else WARN), "0": ("no", BAD if good else GOOD)})]
+
+
+def node_names() -> list[Any]:
+    """A state that is the name of a node, or one of the two that must not be."""
+    special = words({"two holders": ("two holders", BAD), "nobody": ("nobody", "dark-red")})
+    return [special, *(pattern(regex, colour, index=n + 2) for n, (regex, colour) in enumerate(node_patterns()))]
+
+
+Override = tuple[model.MatcherConfig, list[model.DynamicConfigValue]]
+
+
+def fixed(colour: str) -> model.DynamicConfigValue:
+    return model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+
+
+def named(colours: Mapping[str, str]) -> list[Override]:
+    """Overrides that colour series by their exact names."""
+    return [(model.MatcherConfig("byName", name), [fixed(colour)]) for name, colour in colours.items()]
+
+
+def by_node() -> list[Override]:
+    """Overrides that colour series named like a node."""
+    return [(model.MatcherConfig("byRegexp", regex), [fixed(colour)]) for regex, colour in node_patterns()]
+
+
+def steps(*levels: tuple[float | None, str]) -> list[model.Threshold]:
+    """Thresholds; the first begins at None, which is minus infinity."""
+    return [model.Threshold(value, colour) for value, colour in levels]
+
+
+def joined(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,189 @@
+"""Pictures of the dashboards from a real cluster: a lab, a Prometheus, a story of faults. By hand, as root.
+
+    .venv/bin/python tests/dashboards/story.py record /tmp/story        # about four minutes
+    .venv/bin/python tests/dashboards/story.py draw /tmp/story docs/pictures
+
+Needs Debian's prometheus and chromium, and the renderer in ../shared/tools/grafana-render with its npm packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from agent.lab import formation, network  # noqa: E402
+from agent.lab.lab import HTTP_PORT, Lab, down  # noqa: E402
+from agent.lab.plan import generate  # noqa: E402
+from dashboards import FILES  # noqa: E402
+
+NAME = "story"
+RENDER = ROOT.parent / "shared/tools/grafana-render/render.py"
+PORT = 19390
+SCRAPE = 1
+WITNESS_PORT = 9749
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    recording = verbs.add_parser("record", help="tell the story and keep Prometheus' data in DIR")
+    recording.add_argument("directory", type=Path, metavar="DIR")
+    drawing = verbs.add_parser("draw", help="draw the dashboards from the data in DIR")
+    drawing.add_argument("directory", type=Path, metavar="DIR")
+    drawing.add_argument("pictures", type=Path, metavar="PICTURES")
+    drawing.add_argument("--only", choices=[name.removesuffix(".json") for name in FILES])
+    args = parser.parse_args()
+    if args.verb == "record":
+        record(args.directory)
+        return 0
+    return draw(args.directory, args.pictures, args.only)
+
+
+def record(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    lab = Lab.create(generate(NAME, 3, 6, network.free_management_network()))
+    try:
+        formation.wait_formed(lab)
+        (directory / "prometheus.yml").write_text(json.dumps(scrape_configuration(lab)))  # JSON is YAML.
+        with witness(lab, directory), prometheus(directory):
+            marks = tell(lab)
+        (directory / "story.json").write_text(json.dumps(marks, indent=1))
+    finally:
+        print(*down(NAME), sep="\n")
+
+
+def scrape_configuration(lab: Lab) -> dict[str, Any]:
+    cluster = lab.ask(lab.plan.nodes[0].name, "status")["cluster"]
+    agents = [
+        {"targets": [f"{node.management}:{HTTP_PORT}"], "labels": {"cluster": cluster, "node": node.name}}
+        for node in lab.plan.nodes
+    ]
+    witnesses = [{"targets": [f"{lab.plan.client.management}:{WITNESS_PORT}"], "labels": {"cluster": cluster}}]
+    return {
+        "global": {"scrape_interval": f"{SCRAPE}s", "scrape_timeout": f"{SCRAPE}s"},
+        "scrape_configs": [
+            {"job_name": "molehill", "honor_labels": True, "static_configs": agents},
+            {"job_name": "molehill-witness", "honor_labels": True, "static_configs": witnesses},
+        ],
+    }
+
+
+def tell(lab: Lab) -> dict[str, Any]:
+    """The story; each step lasts so many seconds because the pictures show time. Returns when what began."""
+    first, second, third = (node.name for node in lab.plan.nodes)
+    steps: list[tuple[str, int, Callable[[], object]]] = [
+        ("steady", 40, lambda: None),
+        ("kill", 30, lambda: lab.kill(third, signal.SIGKILL)),
+        ("start", 30, lambda: lab.start(third)),
+        ("cut", 25, lambda: lab.cut(first)),
+        ("heal", 30, lab.heal),
+        ("leave", 25, lambda: lab.ask(second, "leave")),
+        ("join", 35, lambda: lab.ask(second, "join")),
+    ]
+    marks: dict[str, Any] = {"nodes": [first, second, third]}
+    marks["cluster"] = lab.ask(first, "status")["cluster"]
+    for name, seconds, act in steps:
+        marks[name] = time.time()
+        print(f"{name}: {seconds} s", flush=True)
+        act()
+        pause(seconds)
+    marks["end"] = time.time()
+    return marks
+
+
+def pause(seconds: float) -> None:
+    select.select([], [], [], seconds)
+
+
+@contextlib.contextmanager
+def witness(lab: Lab, directory: Path) -> Iterator[None]:
+    """`molehill witness` where the clients are."""
+    yield
+
+
+@contextlib.contextmanager
+def prometheus(directory: Path) -> Iterator[str]:
+    """A Prometheus on the directory's configuration and data, which it keeps."""
+    line = [
+        "prometheus",
+        f"--config.file={directory / 'prometheus.yml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        "--storage.tsdb.retention.time=10y",
+        "--query.lookback-delta=5s",
+        f"--web.listen-address=127.0.0.1:{PORT}",
+        f"--web.external-url=http://127.0.0.1:{PORT}",
+        "--enable-feature=exemplar-storage",
+    ]
+    url = f"http://127.0.0.1:{PORT}"
+    with (directory / "prometheus.log").open("a") as log, subprocess.Popen(line, stderr=log) as process:
+        try:
+            wait_ready(url, process)
+            yield url
+        finally:
+            process.terminate()
+
+
+def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{url}/-/ready", timeout=1):
+            return
+        pause(0.1)
+    raise SystemExit("Prometheus did not start: see prometheus.log")
+
+
+def draw(directory: Path, pictures: Path, only: str | None) -> int:
+    """Each dashboard over the part of the story that it is for; 1 if a panel is empty or fails."""
+    marks = json.loads((directory / "story.json").read_text())
+    first, second, third = marks["nodes"]
+    whole = (marks["steady"] + 8, marks["end"])
+    ranges = {
+        "molehill-cluster": (*whole, []),
+        "molehill-node": (*whole, [f"node={second}"]),
+        "molehill-failover": (marks["kill"] - 10, marks["kill"] + 20, []),
+    }
+    (directory / "prometheus.yml").write_text("{}")  # The story is over: nothing more is scraped.
+    pictures.mkdir(parents=True, exist_ok=True)
+    worst = 0
+    with prometheus(directory) as url:
+        for board, (start, end, variables) in ranges.items():
+            if only in (None, board):
+                worst = max(
+                    worst,
+                    render(board, url, int(start), int(end), [f"cluster={marks['cluster']}", *variables], pictures),
+                )
+    return worst
+
+
+def render(board: str, url: str, start: int, end: int, variables: list[str], pictures: Path) -> int:
+    out = pictures / f"dashboard-{board.removeprefix('molehill-')}.png"
+    line = [sys.executable, "-B", str(RENDER), str(ROOT / "dashboards" / f"{board}.json"), "--prometheus", url]
+    line += ["--from", str(start), "--to", str(end), "--step", "1", "--scrape-interval", str(SCRAPE), "--full-page"]
+    line += ["--out", str(out), *(part for pair in variables for part in ("--var", pair))]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    report = json.loads(done.stdout or "{}")
+    for panel in report.get("panels", []):
+        if panel["status"] != "ok":
+            print(f"{board}: {panel['status']}: {panel['title']} {panel.get('error', '')}")
+    for error in report.get("errors", []):
+        print(f"{board}: {error}")
+    print(f"{out}: {out.stat().st_size // 1000} kB, {'ok' if done.returncode == 0 else 'not ok'}")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
