@@ -3,7 +3,7 @@
 #   make lab     a three-node cluster in network namespaces, a fail-over seen by a client (needs root)
 #   make test    format, lint, types, tests, a slice of the simulator
 #
-# Also: check, fix, sim, fuzz, bench, lock, clean.
+# Also: check, fix, alerts-e2e, image, sim, fuzz, bench, lock, clean.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,8 +17,10 @@ INPUTS ?= 1000000
 # Debian packages: to run an agent and its lab; to test it.
 RUN_PACKAGES := python3 python3-venv iproute2 nftables
 TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps
+IMAGE_PACKAGES := buildah debootstrap
+MONITORING := prometheus prometheus-alertmanager
 
-.PHONY: lab test check fix types tests sim fuzz bench lock clean
+.PHONY: lab test check fix types tests alerts-e2e image sim fuzz bench lock clean
 
 lab: .venv/.runs
 	$(BIN)/molehill lab demo
@@ -36,8 +38,17 @@ fix: .venv/.tests
 	$(BIN)/ruff format .
 
 # Tests that need root and network namespaces are skipped for others; the summary says which and why.
-tests: .venv/.tests .tools/promtool
+tests: .venv/.tests .tools/.monitoring
 	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest
+
+# From real agents through Prometheus and Alertmanager to a webhook: what pages, how soon, and what does not.
+alerts-e2e: .venv/.tests .tools/.monitoring
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -v tests/alerts/test_end_to_end.py
+
+# The Dockerfile, without a Docker daemon: buildah on a base that debootstrap makes (minutes, needs root).
+image: .venv/.tests
+	@packages="$(IMAGE_PACKAGES)"; $(apt)
+	MOLEHILL_IMAGE=1 $(BIN)/python -m pytest -v -m image
 
 sim: .venv/.tests
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
@@ -77,14 +88,14 @@ clean:
 	@$(pip) --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.runs
 
-# Prometheus' checker out of Debian's package, without installing the package: that would start a server.
-.tools/promtool:
+# Prometheus and Alertmanager out of Debian's packages, without installing these: that would start servers.
+.tools/.monitoring:
 	@mkdir -p .tools
-	@echo "== unpacking promtool into .tools"
-	@cd .tools && { apt-get download -qq prometheus 2> /dev/null && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > promtool.part \
-	  && chmod +x promtool.part && mv promtool.part promtool; } \
-	  || echo "promtool cannot be had: the tests that need it will be skipped"
-	@rm -f .tools/prometheus_*.deb .tools/promtool.part
+	@echo "== unpacking Prometheus and Alertmanager into .tools"
+	@cd .tools && { apt-get download -qq $(MONITORING) 2> /dev/null || { apt-get update -qq && apt-get download -qq $(MONITORING); }; } 2> /dev/null \
+	  && for package in prometheus*.deb; do dpkg-deb --fsys-tarfile $$package | tar -x --strip-components=3 ./usr/bin; done && touch .monitoring \
+	  || echo "they cannot be had: the tests that need them will be skipped"
+	@rm -f .tools/*.deb
 
 pip := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 

@@ -86,7 +86,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         verbs.add_parser("lab", help="a cluster of network namespaces on this machine, and faults for it")
     boards = verbs.add_parser("dashboards", help="write the Grafana dashboards (JSON) into a directory")
     boards.add_argument("directory", type=Path, metavar="DIR", help="is made if it is missing")
+    boards.add_argument("--runbook-base", metavar="URL", help="where docs/runbook.md is to be read")
     boards.set_defaults(call=_dashboards)
+    rules = verbs.add_parser("alerts", help="write Prometheus rules, their tests and examples into a directory")
+    rules.add_argument("directory", metavar="DIR", type=Path)
+    rules.add_argument("--runbook-base", metavar="URL", help="where docs/runbook.md is to be read")
+    rules.add_argument("--dashboard-base", metavar="URL", help="Grafana's root")
+    rules.set_defaults(call=_alerts)
     version = verbs.add_parser("version", help="print the version")
     version.set_defaults(call=_version)
     return parser
@@ -244,10 +250,23 @@ def _dashboards(args: argparse.Namespace) -> int:
     import dashboards
 
     try:
-        written = dashboards.write(args.directory)
+        written = dashboards.write(args.directory, runbook=args.runbook_base or dashboards.RUNBOOK)
     except OSError as error:
         raise client.Failed(f"cannot write the dashboards into {args.directory}: {error}") from None
     print(*written, sep="\n")
+    return DONE
+
+
+def _alerts(args: argparse.Namespace) -> int:
+    import alerts
+
+    bases = {"runbook": args.runbook_base, "dashboards": args.dashboard_base}
+    try:
+        written = alerts.write(args.directory, **{name: base for name, base in bases.items() if base is not None})
+    except OSError as error:
+        raise client.Failed(f"cannot write the alerts into {args.directory}: {error}") from None
+    for path in written:
+        print(path)
     return DONE
 
 

@@ -7,6 +7,7 @@ segments, each of which begins with the whole core, so that what is left when th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -49,8 +50,8 @@ class Segment:
     """Steps from one known state of the core on."""
 
     first: int
-    core: object | None
-    """As captured; None: it could not be, and the segment can only be read."""
+    core: object
+    """As captured."""
     since: float | None = None
     """The clock at its first step."""
     blocks: list[bytes] = field(default_factory=list)
@@ -94,8 +95,6 @@ class Journal:
         self._segments: deque[Segment] = deque()
         self._steps = 0
         self._last = 0.0
-        self.failure = ""
-        """Why a state of the core could not be captured; empty: all is well."""
         self._begin()
 
     def tend(self, *, now: bool = False) -> bool:
@@ -108,12 +107,12 @@ class Journal:
         segment = self._segments[-1]
         if len(segment.loose) >= BLOCK:
             segment.compress()
-            while self.size > self._bytes_max and self.drop():
-                pass
             return bool(self._pending)
         self._encode(SLICE)
         if not self._pending and segment.size >= self._bytes_max // SEGMENTS:
             self.cut()
+            while self.size > self._bytes_max and self.drop():
+                pass
         return bool(self._pending)
 
     def cut(self) -> None:
@@ -160,11 +159,7 @@ class Journal:
 
     def _begin(self) -> None:
         """A segment from the present state on. Nothing is pending: the core is what the recorded steps made it."""
-        try:
-            core = capture(self._node)
-        except NotPlain as error:
-            core, self.failure = None, str(error)
-        self._segments.append(Segment(self._steps, core))
+        self._segments.append(Segment(self._steps, capture(self._node)))
 
     def _encode(self, most: int) -> None:
         segment = self._segments[-1]
@@ -184,7 +179,7 @@ class Recording:
     """What goes into a file. Nothing in it changes any more: `write` may run in a thread."""
 
     header: Header
-    parts: tuple[tuple[object | None, tuple[bytes, ...], tuple[bytes, ...]], ...]
+    parts: tuple[tuple[object, tuple[bytes, ...], tuple[bytes, ...]], ...]
     """Per segment: its core, its compressed and its loose steps."""
     steps: int
     seconds: float
@@ -208,7 +203,8 @@ class Recording:
                 old.unlink(missing_ok=True)
             return Dump(path, self.steps, self.seconds, path.stat().st_size)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
             raise JournalError(f"{path}: {error.strerror}; make state_dir writable; is its disk full?") from error
 
     def pieces(self) -> Iterator[bytes]:
@@ -217,7 +213,8 @@ class Recording:
 
     def _frames(self) -> Iterator[bytes]:
         for core, blocks, loose in self.parts:
-            if core is not None:
+            # Without its state a segment goes on where the one before it ended, and the first can still be read.
+            with contextlib.suppress(NotPlain):
                 yield core_frame(plain(core))
             yield from blocks
             if loose:

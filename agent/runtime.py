@@ -256,6 +256,8 @@ class Agent:
             self._history,
             idle=lambda: clock() - self._pump.turned,
             caught_up=self._bus.caught_up,
+            web_config_file=self._configuration.http.web_config,
+            complain=lambda text: self._log.say(Level.ERROR, "web_config", text, clock()),
         )
         await http.start(str(self._configuration.http.listen))
         stack.push_async_callback(http.close)
@@ -372,6 +374,7 @@ def _fixed(old: Configuration, new: Configuration) -> list[Problem]:
         "state_dir": (old.state_dir, new.state_dir),
         "control": (old.control, new.control),
         "http.listen": (old.http.listen, new.http.listen),
+        "http.web_config": (old.http.web_config, new.http.web_config),
         "tracing": (old.tracing, new.tracing),
         "engine.bind": (old.bind, new.bind),
         "engine.port": (old.engine.port, new.engine.port),

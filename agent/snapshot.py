@@ -45,7 +45,7 @@ class _Copy:
 
 
 def capture(node: Node) -> object:
-    """Step one, on the loop's thread. Raises `NotPlain`."""
+    """Step one, on the loop's thread."""
     return _capture(node, {})
 
 

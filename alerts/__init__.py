@@ -17,7 +17,7 @@ DASHBOARDS = "https://molehill.example/grafana"
 
 
 def write(directory: Path, *, runbook: str = RUNBOOK, dashboards: str = DASHBOARDS) -> list[Path]:
-    """Writes all files below `directory`, which is made if needed, and returns their paths. OSError: cannot be written."""
+    """Writes all files below `directory`, which is made if needed; returns their paths. OSError: cannot be written."""
     written = []
     for source, name in _sources(files(__name__), Path()):
         text = source.read_text(encoding="utf-8")

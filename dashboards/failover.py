@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-from dashboards.cluster import HOLDER, NV, SEEN, C, N, V, members_seen, state_of
-from dashboards.cluster import STATES as NODE_STATES
+from dashboards.cluster import SEEN, STATES
+from dashboards.cluster_flow import FAILED, SENT
 from dashboards.links import datasource, empty, variable
-from dashboards.node import RATE, mean, quantile
 from dashboards.palette import (
     BAD,
     CAUSES,
     GOOD,
     INFO,
+    KINDS,
     NEUTRAL,
     WARN,
     by_node,
+    ending,
+    fixed,
+    matching,
     named,
     node_names,
     node_patterns,
     pattern,
+    right,
     steps,
     words,
 )
 from dashboards.panels import Panel, bars, figure, names, now, place, prose, query, rows, series, sheet
+from dashboards.queries import (
+    HELD,
+    HOLDER,
+    NOBODY_COUNT,
+    NV,
+    RANGE,
+    RATE,
+    SINCE,
+    TWICE_COUNT,
+    C,
+    N,
+    V,
+    each,
+    events,
+    faults,
+    longest,
+    members_seen,
+    over_range,
+    quantile,
+    state_of,
+)
 from dashboards.sdk import build, model
 
 OUTAGE = "molehill_failover_duration_seconds"
-RANGE = "[$__range]"
 
-TEXT = """Set the **time range to the incident** (drag over it in any panel), then read from top to bottom: who stopped \
-being **heard**, when the survivors **agreed** on a new view, who **acquired** what, and when it was **announced**. \
-Purple lines are view changes. Diamonds lead to the traces: one view change is one trace on all nodes."""
+TEXT = (
+    "Set the **time range to the incident** (drag over it in any panel), then read from top to bottom: who stopped "
+    "being **heard**, when the survivors **agreed** on a new view, who **acquired** what, when it was **announced**. "
+    "Purple lines are view changes. Diamonds lead to the traces: one view change is one trace on all nodes."
+)
 
 
 def dashboard() -> build.Dashboard:
@@ -50,35 +76,46 @@ def dashboard() -> build.Dashboard:
     return place(
         made,
         {
-            "What happened?": _summary(),
+            "What happened?": [
+                prose(1, "How is this read?", "How to use this dashboard.", TEXT, width=24, height=3),
+                *_changed(),
+                _shares(),
+                *_outcome(),
+            ],
             "1. Detection: who stopped being heard?": _detection(),
             "2. View change: who agreed with whom, and when?": _agreement(),
-            "3. Acquisition: who lost and who gained what?": _acquisition(),
+            "3. Acquisition: who lost and who gained what?": [*_holders(), _exchanged()],
             "4. Announcement: when did the network learn of it?": _announcement(),
         },
     )
 
 
-def _over_range(metric: str, selector: str) -> str:
-    """The mean of a histogram over the time range."""
-    return f"sum(increase({metric}_sum{{{selector}}}{RANGE})) / sum(increase({metric}_count{{{selector}}}{RANGE}))"
-
-
-def _summary() -> list[Panel]:
+def _changed() -> list[Panel]:
     failed = f'{C}, cause="failover"'
-    whole = _over_range(OUTAGE, failed)
-    view = _over_range("molehill_view_change_duration_seconds", C)
-    up = _over_range("molehill_vip_acquire_duration_seconds", C)
     return [
-        prose(1, "How is this read?", "How to use this dashboard.", TEXT, width=24, height=3),
         figure(
             2,
             "How often did the view change?",
             "View changes in the time range, as the node counted that saw most of them.",
             now(f"round(max(sum by (node) (increase(molehill_view_changes_total{{{C}}}{RANGE}))))", "changes"),
             thresholds=steps((None, INFO)),
-            width=4,
         ),
+        figure(
+            4,
+            "How long was the longest outage?",
+            """Of the fail-overs in the time range, from the last sign of the old holder to the first announcement by
+            the new one, rounded up to its bucket.""",
+            now(f"histogram_quantile(1, sum by (le) (increase({OUTAGE}_bucket{{{failed}}}{RANGE})))", "at most"),
+            unit="s",
+            thresholds=steps((None, GOOD), (0.6001, WARN), (5.0001, BAD)),
+            none="no fail-over",
+            alerts=("MolehillFailoverSlow",),
+        ),
+    ]
+
+
+def _outcome() -> list[Panel]:
+    return [
         figure(
             3,
             "How many VIPs changed hands?",
@@ -86,43 +123,13 @@ def _summary() -> list[Panel]:
             now(f"round(sum(increase(molehill_vip_acquisitions_total{{{NV}}}{RANGE})))", "moved"),
             thresholds=steps((None, INFO)),
             unit="suffix: VIPs",
-            width=4,
-        ),
-        figure(
-            4,
-            "How long was the longest outage?",
-            """Of the fail-overs in the time range, from the last sign of the old holder to the first announcement by the
-            new one, rounded up to its bucket.""",
-            now(f"histogram_quantile(1, sum by (le) (increase({OUTAGE}_bucket{{{failed}}}{RANGE})))", "at most"),
-            unit="s",
-            thresholds=steps((None, GOOD), (0.6001, WARN), (5.001, BAD)),
-            none="no fail-over",
-            width=4,
-            alerts=("MolehillFailoverSlow",),
-        ),
-        bars(
-            5,
-            "Where did the time of the fail-over go?",
-            """Means over the time range. All: from the last sign of the old holder to the first announcement. View change:
-            from gathering to the installed view (of all view changes in the range). Addresses: from the order to the
-            driver until they are up. Detection is what is left: the silence until the old holder was suspected.""",
-            now(f"{whole} >= 0", "all"),
-            now(f"clamp_min({whole} - {view} - {up}, 0) >= 0", "detection"),
-            now(f"{view} >= 0", "view change"),
-            now(f"{up} >= 0", "addresses up"),
-            unit="s",
-            height=8,
-            width=12,
-            overrides=named({"all": "#E02F44", "detection": WARN, "view change": "purple", "addresses up": INFO}),
-            none="no fail-over in this time range",
         ),
         figure(
             6,
             "Is every VIP held once now?",
             "VIPs that are not held by exactly one node at the end of the time range.",
-            now(f"sum(sum by (vip) (molehill_vip_held{{{V}}}) != bool 1)", "not once"),
+            now(f"{NOBODY_COUNT} + {TWICE_COUNT}", "not once"),
             mappings=[words({"0": ("yes", GOOD)})],
-            width=4,
         ),
         figure(
             7,
@@ -130,22 +137,42 @@ def _summary() -> list[Panel]:
             "Acquisitions and ARP frames that failed in the time range.",
             now(
                 f"""round(sum(increase(molehill_vip_acquire_failures_total{{{NV}}}{RANGE}))
-                  + sum(increase(molehill_arp_sent_total{{{N}, result="error"}}{RANGE})))""",
+                  + sum(increase(molehill_arp_sent_total{{{FAILED}}}{RANGE})))""",
                 "failures",
             ),
             mappings=[words({"0": ("no", GOOD)})],
-            width=4,
         ),
         figure(
             8,
             "How many frames told of it?",
             "ARP frames and neighbour advertisements sent in the time range.",
-            now(f'round(sum(increase(molehill_arp_sent_total{{{N}, result="ok"}}{RANGE})))', "sent"),
+            now(f"round(sum(increase(molehill_arp_sent_total{{{SENT}}}{RANGE})))", "sent"),
             thresholds=steps((None, INFO)),
             unit="suffix: frames",
-            width=4,
         ),
     ]
+
+
+def _shares() -> Panel:
+    whole = over_range(OUTAGE, f'{C}, cause="failover"')
+    view = over_range("molehill_view_change_duration_seconds", C)
+    up = over_range("molehill_vip_acquire_duration_seconds", C)
+    return bars(
+        5,
+        "Where did the time of the fail-over go?",
+        """Means over the time range. All: from the last sign of the old holder to the first announcement. View
+        change: from gathering to the installed view (of all view changes in the range). Addresses: from the
+        order to the driver until they are up. Detection is what is left: the silence until the old holder
+        was suspected.""",
+        now(f"{whole} >= 0", "all"),
+        now(f"clamp_min({whole} - {view} - {up}, 0) >= 0", "detection"),
+        now(f"{view} >= 0", "view change"),
+        now(f"{up} >= 0", "addresses up"),
+        unit="s",
+        height=9,
+        overrides=named({"all": "#E02F44", "detection": WARN, "view change": "purple", "addresses up": INFO}),
+        none="no fail-over in this time range",
+    )
 
 
 def _detection() -> list[Panel]:
@@ -160,27 +187,15 @@ def _detection() -> list[Panel]:
         ),
         series(
             11,
-            "Who missed heartbeats before?",
-            """Heartbeats that never came although later ones did, by the peer they were of: a network that lost some
-            before it lost all.""",
-            query(f"sum by (peer) (increase(molehill_heartbeats_missed_total{{{N}}}{RATE}))", "of {{peer}}"),
+            "Was there loss or lateness before?",
+            """Heartbeats that never came although later ones did, by the peer they were of (left): a network that
+            lost some before it lost all. And how late the latest event loop was (right): an agent that is late
+            seems dead.""",
+            query(events("molehill_heartbeats_missed_total", N, "peer"), "lost of {{peer}}"),
             query(quantile(1, "molehill_event_loop_lag_seconds", N), "latest loop, at most"),
             style="steps",
             high=1,
-            overrides=[
-                *[
-                    (model.MatcherConfig("byRegexp", regex.replace("/^", "/^of ")), [_colour(colour)])
-                    for regex, colour in node_patterns()
-                ],
-                (
-                    model.MatcherConfig("byName", "latest loop, at most"),
-                    [
-                        _colour(NEUTRAL),
-                        model.DynamicConfigValue("unit", "s"),
-                        model.DynamicConfigValue("custom.axisPlacement", "right"),
-                    ],
-                ),
-            ],
+            overrides=[*by_node("lost of "), right("latest loop, at most", "s", NEUTRAL)],
         ),
     ]
 
@@ -191,8 +206,8 @@ def _agreement() -> list[Panel]:
         names(
             20,
             "Which view is each node in?",
-            """The installed view as epoch-coordinator-incarnation, a colour for each epoch. Nodes in the same view have the
-            same colour; the view's name is also what its trace is derived from.""",
+            """The installed view as epoch-coordinator-incarnation, a colour for each epoch. Nodes in the same view
+            have the same colour. The trace of a view change is derived from this name.""",
             f"max by (node, view) (molehill_view_info{{{N}}})",
             row="node",
             state="view",
@@ -213,20 +228,20 @@ def _agreement() -> list[Panel]:
         names(
             22,
             "What was each node doing?",
-            """GATHER: agreeing on a new view, in which nothing is acquired. BALANCE: handing VIPs over. Shorter than a
-            scrape interval it does not show.""",
+            """GATHER: agreeing on a new view, in which nothing is acquired. BALANCE: handing VIPs over. What is
+            shorter than a scrape interval does not show.""",
             state_of(N),
             row="node",
             state="state",
-            mappings=[words(NODE_STATES)],
+            mappings=[words(STATES)],
             width=8,
         ),
         series(
             23,
             "How long did each node take to agree?",
-            "From the begin of gathering to the installed view, mean by node.",
-            query(mean("molehill_view_change_duration_seconds", N, "node"), "{{node}}"),
-            query(quantile(1, "molehill_view_change_duration_seconds", N), "longest, at most", exemplars=True),
+            "From the begin of gathering to the installed view, by node.",
+            query(each("molehill_view_change_duration_seconds", N, "node"), "{{node}}"),
+            query(longest("molehill_view_change_duration_seconds", N), "longest, at most", exemplars=True),
             style="points",
             unit="s",
             width=8,
@@ -238,82 +253,78 @@ def _agreement() -> list[Panel]:
     ]
 
 
-def _acquisition() -> list[Panel]:
-    before, after = (
-        f"""max by (vip, {word}) (label_replace(molehill_vip_held{{{V}}}{offset} == 1, "{word}", "$1", "node", "(.+)"))"""
-        for word, offset in (("before", " offset $__range"), ("after", ""))
-    )
+def _holders() -> list[Panel]:
+    def at(word: str, when: str) -> str:
+        return f'max by (vip, {word}) (label_replace({HELD}{when} == 1, "{word}", "$1", "node", "(.+)"))'
+
     return [
         names(
             30,
             "Who held each VIP?",
-            "The holder, in the node's colour. Nobody: no scraped node held it. Two holders: a split brain if it lasts.",
+            "The holder, in the node's colour. Nobody: no scraped node held it. Two holders: a split brain.",
             HOLDER,
             row="vip",
             state="who",
             mappings=node_names(),
-            width=14,
+            width=13,
             height=9,
         ),
         sheet(
             31,
             "Who lost and who gained what?",
-            """Holders at the begin and at the end of the time range, how often the VIP was acquired in between, and when the
-            present holder got it.""",
-            rows(before),
-            rows(after),
+            """Holders at the begin and at the end of the time range, how often the VIP was acquired in between, and
+            when its present holder got it.""",
+            rows(at("before", " offset $__range")),
+            rows(at("after", "")),
             rows(f"round(sum by (vip) (increase(molehill_vip_acquisitions_total{{{V}}}{RANGE})))"),
-            rows(f"max by (vip) (molehill_vip_acquired_timestamp_seconds{{{V}}}) * 1000"),
+            rows(f"max by (vip) ({SINCE}) * 1000"),
             columns={
                 "vip": "VIP",
-                "before": "Held before by",
-                "after": "Held now by",
-                "Value #C": "Times acquired",
+                "before": "Before",
+                "after": "Now",
+                "Value #C": "Moves",
                 "Value #D": "Held since",
             },
-            width=10,
+            sort="VIP",
+            width=11,
             height=9,
             overrides=[
-                (model.MatcherConfig("byRegexp", "/^Value #[AB]$/"), [model.DynamicConfigValue("custom.hidden", True)]),
-                (model.MatcherConfig("byName", "Held since"), [model.DynamicConfigValue("unit", "dateTimeAsIso")]),
-                (
-                    model.MatcherConfig("byRegexp", "/^Held (before|now) by$/"),
-                    [
-                        model.DynamicConfigValue("mappings", node_names()),
-                        model.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-                    ],
+                matching("/^Held since$/", model.DynamicConfigValue("unit", "dateTimeAsIso")),
+                matching("/^(VIP|Before|Now)$/", model.DynamicConfigValue("custom.width", 120)),
+                matching("/^Moves$/", model.DynamicConfigValue("custom.width", 75)),
+                matching(
+                    "/^(Before|Now)$/",
+                    model.DynamicConfigValue("mappings", node_names()),
+                    model.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
                 ),
             ],
         ),
-        series(
-            32,
-            "Who acquired VIPs, and why?",
-            "VIPs acquired by each node, by cause.",
-            query(
-                f"sum by (node, cause) (increase(molehill_vip_acquisitions_total{{{NV}}}{RATE})) > 0",
-                "{{node}}: {{cause}}",
-            ),
-            style="bars",
-            decimals=0,
-            unit="suffix: VIPs",
-            overrides=_by_cause(),
-            none="nothing acquired",
-        ),
-        series(
-            33,
-            "Who released VIPs, and why?",
-            "VIPs released by each node, by cause. A node that was killed releases nothing itself.",
-            query(
-                f"sum by (node, cause) (increase(molehill_vip_releases_total{{{NV}}}{RATE})) > 0",
-                "{{node}}: {{cause}}",
-            ),
-            style="bars",
-            decimals=0,
-            unit="suffix: VIPs",
-            overrides=_by_cause(),
-            none="nothing released",
-        ),
     ]
+
+
+def _exchanged() -> Panel:
+    return series(
+        32,
+        "Who acquired and released VIPs, and why?",
+        """VIPs acquired (upwards) and released (downwards) by each node, by cause. A node that was killed releases
+        nothing itself.""",
+        query(
+            f"{events('molehill_vip_acquisitions_total', NV, 'node, cause')} > 0",
+            "{{node}} acquired: {{cause}}",
+        ),
+        query(
+            f"-({events('molehill_vip_releases_total', NV, 'node, cause')}) < 0",
+            "{{node}} released: {{cause}}",
+        ),
+        style="bars",
+        width=24,
+        height=7,
+        low=None,
+        decimals=0,
+        unit="suffix: VIPs",
+        overrides=ending(CAUSES, ": "),
+        none="nothing moved",
+    )
 
 
 def _announcement() -> list[Panel]:
@@ -321,30 +332,35 @@ def _announcement() -> list[Panel]:
         series(
             40,
             "When were frames sent, and by whom?",
-            """ARP frames and neighbour advertisements by node. The burst follows the acquisition at once; the second is
-            the repeat after 1.1 s.""",
-            query(f'sum by (node) (rate(molehill_arp_sent_total{{{N}, result="ok"}}{RATE}))', "{{node}}"),
-            unit="pps",
+            """ARP frames and neighbour advertisements by node. The first burst follows the acquisition at once; the
+            second is the repeat after 1.1 s.""",
+            query(f"{events('molehill_arp_sent_total', SENT, 'node')} > 0", "{{node}}"),
+            style="bars",
+            decimals=0,
+            unit="suffix: frames",
             width=8,
             overrides=by_node(),
+            none="none",
         ),
         series(
             41,
             "Which frames, and did any fail?",
             "Frames by kind; those that could not be sent in red.",
-            query(f'sum by (kind) (rate(molehill_arp_sent_total{{{N}, result="ok"}}{RATE}))', "{{kind}}"),
-            query(f'sum by (node) (rate(molehill_arp_sent_total{{{N}, result="error"}}{RATE})) > 0', "{{node}} failed"),
-            unit="pps",
+            query(f"{events('molehill_arp_sent_total', SENT, 'kind')} > 0", "{{kind}}"),
+            query(faults("molehill_arp_sent_total", FAILED, "node", "node"), "failed: {{node}}"),
+            style="bars",
+            decimals=0,
+            unit="suffix: frames",
             width=8,
-            overrides=[(model.MatcherConfig("byRegexp", "/ failed$/"), [_colour(BAD)])],
+            overrides=[*named(KINDS), matching("/^failed: /", fixed(BAD))],
         ),
         series(
             42,
             "How long was each VIP away?",
-            """Mean from the last sign of the old holder, or the order to move, to the first announcement, by cause. Diamonds
-            lead to the trace.""",
-            query(mean(OUTAGE, f'{N}, cause!="start"', "cause"), "{{cause}}"),
-            query(quantile(1, OUTAGE, f'{N}, cause!="start"'), "longest, at most", exemplars=True),
+            """From the last sign of the old holder, or the order to move, to the first announcement: the mean by
+            cause, and the longest, rounded up to its bucket. Diamonds lead to the trace.""",
+            query(each(OUTAGE, f'{N}, cause!="start"', "cause"), "{{cause}}"),
+            query(longest(OUTAGE, f'{N}, cause!="start"'), "longest, at most", exemplars=True),
             style="points",
             unit="s",
             width=8,
@@ -355,12 +371,3 @@ def _announcement() -> list[Panel]:
             alerts=("MolehillFailoverSlow",),
         ),
     ]
-
-
-def _colour(colour: str) -> model.DynamicConfigValue:
-    return model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
-
-
-def _by_cause() -> list[tuple[model.MatcherConfig, list[model.DynamicConfigValue]]]:
-    """Series named `node: cause` get the cause's colour."""
-    return [(model.MatcherConfig("byRegexp", f"/: {cause}$/"), [_colour(colour)]) for cause, colour in CAUSES.items()]

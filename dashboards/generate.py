@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from dashboards import FILES, cluster, failover, node
+from dashboards.panels import LETTERS
 from dashboards.sdk import JSONEncoder
 
 SCHEMA = 38
@@ -29,7 +30,7 @@ def _mend(document: dict[str, Any]) -> None:
     Its default for both would put them into a menu of Grafana 12.
     """
     for panel in document["panels"]:
-        for letter, target in zip("ABCDEFGHIJKLMNOP", panel.get("targets", []), strict=False):
+        for letter, target in zip(LETTERS, panel.get("targets", []), strict=False):
             target["refId"] = letter
         panel.pop("repeatDirection", None)
     for shown in (*document["links"], *document["annotations"]["list"]):

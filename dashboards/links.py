@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dashboards import RUNBOOK
+from dashboards.queries import C, events
 from dashboards.sdk import Builder, build, choice, model, prometheus
 
-RUNBOOK = "https://github.com/molehill-vip/molehill/blob/main/docs/runbook.md"
 TAG = "molehill"
 PROMETHEUS = choice.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
@@ -87,8 +88,9 @@ def variable(name: str, label: str, metric: str, *, several: bool) -> build.Quer
 
 
 def _annotations() -> list[Builder[model.AnnotationQuery]]:
-    changes = 'max by (cause) (increase(molehill_view_changes_total{cluster="$cluster"}[$__rate_interval])) > 0'
-    moves = 'sum by (cluster) (increase(molehill_balance_moves_total{cluster="$cluster"}[$__rate_interval])) > 0'
+    each_node = events("molehill_view_changes_total", C, "node, cause")
+    changes = f"max by (cause) ({each_node}) > 0"
+    moves = f"max({events('molehill_balance_moves_total', C, 'node')}) > 0"
     alerts = 'ALERTS{alertname=~"Molehill.*", alertstate="firing", cluster="$cluster"}'
     return [
         _annotation("View changes", changes, "purple", "View change", "{{cause}}", "cause", shown=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dashboards.sdk import model
@@ -31,6 +31,16 @@ CAUSES: Mapping[str, str] = {
     "network": "#FF9830",
 }
 """Causes of moves and of view changes: faults warm, orders blue and violet, the cluster's own doing green."""
+
+
+KINDS: Mapping[str, str] = {
+    "request": "#5794F2",
+    "reply": "#B877D9",
+    "directed": "#37B6B0",
+    "na": "#F2CC0C",
+    "probe": NEUTRAL,
+}
+"""Kinds of ARP frames; `na`: neighbour advertisements of IPv6."""
 
 
 def node_patterns() -> list[tuple[str, str]]:
@@ -81,15 +91,36 @@ def named(colours: Mapping[str, str]) -> list[Override]:
     return [(model.MatcherConfig("byName", name), [fixed(colour)]) for name, colour in colours.items()]
 
 
-def by_node() -> list[Override]:
-    """Overrides that colour series named like a node."""
-    return [(model.MatcherConfig("byRegexp", regex), [fixed(colour)]) for regex, colour in node_patterns()]
+def matching(regex: str, *properties: model.DynamicConfigValue) -> Override:
+    """An override of the series or columns whose names match; `regex` between slashes."""
+    return model.MatcherConfig("byRegexp", regex), list(properties)
+
+
+def by_node(prefix: str = "") -> list[Override]:
+    """Overrides that colour series named like a node, after `prefix`."""
+    return [matching(regex.replace("/^", f"/^{prefix}"), fixed(colour)) for regex, colour in node_patterns()]
+
+
+def ending(colours: Mapping[str, str], before: str) -> list[Override]:
+    """Overrides that colour series by what their names end with, after `before`."""
+    return [matching(f"/{before}{name}$/", fixed(colour)) for name, colour in colours.items()]
+
+
+def right(name: str, unit: str, colour: str, *, points: bool = False) -> Override:
+    """A series on the right axis with a unit of its own."""
+    properties: dict[str, object] = {
+        "unit": unit,
+        "custom.axisPlacement": "right",
+        "custom.axisSoftMax": 0.001,
+        "color": {"mode": "fixed", "fixedColor": colour},
+    }
+    if points:
+        properties |= {"custom.drawStyle": "points", "custom.pointSize": 6}
+    return model.MatcherConfig("byName", name), [
+        model.DynamicConfigValue(key, value) for key, value in properties.items()
+    ]
 
 
 def steps(*levels: tuple[float | None, str]) -> list[model.Threshold]:
     """Thresholds; the first begins at None, which is minus infinity."""
     return [model.Threshold(value, colour) for value, colour in levels]
-
-
-def joined(names: Iterable[str]) -> str:
-    return ", ".join(names)

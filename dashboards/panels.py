@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from dashboards.links import PROMETHEUS
-from dashboards.palette import BAD, GOOD, NEUTRAL, Override, joined, steps
+from dashboards.palette import BAD, GOOD, NEUTRAL, Override, steps
 from dashboards.sdk import (
     PromQueryFormat,
     QueryEditorMode,
@@ -25,6 +25,15 @@ from dashboards.sdk import (
 from dashboards.sdk import choice as c
 
 Panel = bargauge.Panel | stat.Panel | statetimeline.Panel | table.Panel | text.Panel | timeseries.Panel
+LETTERS = "ABCDEFGHIJKLMNOP"
+"""What queries are told apart by."""
+
+BARS_MAX = 120
+"""More would be thinner than a line."""
+
+COLUMNS = 24
+"""Of the grid."""
+
 Any_ = TypeVar("Any_", bargauge.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel)
 Query = prometheus.Dataquery
 Link = build.DashboardLink
@@ -59,8 +68,8 @@ def figure(
     description: str,
     query: Query,
     *,
-    width: int = 3,
-    height: int = 4,
+    width: int = 6,
+    height: int = 3,
     unit: str = "short",
     thresholds: Thresholds = NONE_ALLOWED,
     mappings: Iterable[Any] = (),
@@ -139,6 +148,8 @@ def series(
         )
         .tooltip(common.VizTooltipOptions().mode(c.TooltipDisplayMode.MULTI).sort(c.SortOrder.DESCENDING))
     )
+    if style == "bars":
+        panel.max_data_points(BARS_MAX)
     if log:
         panel.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LOG).log(10))
     elif low is not None:
@@ -233,21 +244,26 @@ def sheet(
     columns: dict[str, str],
     width: int = 24,
     height: int = 7,
+    sort: str,
     overrides: Iterable[Override] = (),
     alerts: Iterable[str] = (),
 ) -> Panel:
     """A table of several queries, joined by the labels that they share. `columns`: fields in order and their titles."""
+    values = (f"Value #{LETTERS[index]}" for index in range(len(queries)))
+    unshown = [name for name in values if name not in columns]
     panel = (
         table.Panel()
         .show_header(True)
         .cell_height(c.TableCellHeight.SM)
+        .align(c.FieldTextAlignment.LEFT)
+        .sort_by([common.TableSortByFieldState().display_name(sort).desc(False)])
         .filterable(False)
         .transformations(
             [
                 _transformation("merge"),
                 _transformation(
                     "organize",
-                    excludeByName={"Time": True},
+                    excludeByName=dict.fromkeys(("Time", *unshown), True),
                     indexByName={name: index for index, name in enumerate(columns)},
                     renameByName=columns,
                 ),
@@ -306,11 +322,20 @@ def prose(number: int, title: str, description: str, content: str, *, width: int
 
 
 def place(dashboard: build.Dashboard, sections: dict[str, Sequence[Panel]]) -> build.Dashboard:
-    """Adds the panels from left to right and top to bottom, each section below a row with its title."""
+    """Adds the panels, each as far up and then as far left as it fits, each section below a row with its title."""
+    top = 0
     for index, (title, panels) in enumerate(sections.items()):
-        dashboard.with_row(build.Row(title).id(900 + index).collapsed(False))
+        dashboard.with_row(
+            build.Row(title).id(900 + index).collapsed(False).grid_pos(model.GridPos(h=1, w=COLUMNS, x=0, y=top))
+        )
+        filled = [top + 1] * COLUMNS
         for panel in panels:
+            place = panel.build().grid_pos
+            assert place is not None
+            place.y, place.x = min((max(filled[x : x + place.w]), x) for x in range(COLUMNS - place.w + 1))
+            filled[place.x : place.x + place.w] = [place.y + place.h] * place.w
             dashboard.with_panel(panel)
+        top = max(filled)
     return dashboard
 
 
@@ -333,7 +358,7 @@ def _common(
     link: Link | None,
 ) -> None:
     """What every panel with data has. `alerts` that watch what it shows are named in its description."""
-    watched = f" Watched by {joined(alerts)}." if alerts else ""
+    watched = f" Watched by {', '.join(alerts)}." if alerts else ""
     panel.id(number).title(title).description(" ".join(description.split()) + watched)
     panel.datasource(PROMETHEUS).grid_pos(model.GridPos(h=height, w=width))
     panel.unit(unit).mappings(list(mappings))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from exporters import listen, openapi, page
+from exporters import listen, openapi, page, web_config
 from exporters.history import History, Recorded
 from exporters.metrics import Metrics
 from exporters.schema import ErrorResponse
@@ -36,6 +38,9 @@ COMPRESS_OFF_LOOP = 4_096
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 """Of every answer."""
 
+WATCH_INTERVAL = 2.0
+"""Seconds between two looks at the web-config file and those that it names."""
+
 SETTLE_MAX = 1.0
 """Seconds that an answer waits at most for the observers to catch up with what has happened."""
 
@@ -55,13 +60,24 @@ class Http:
         *,
         idle: Callable[[], float],
         caught_up: Callable[[], Awaitable[None]] = nothing_waits,
+        web_config_file: str | None = None,
+        complain: Callable[[str], None] = lambda text: print(f"molehill: {text}", file=sys.stderr),
     ) -> None:
-        """`idle`: for how many seconds the agent has not taken a turn. `caught_up`: `status` and `history` know all."""
+        """`idle`: for how many seconds the agent has not taken a turn. `caught_up`: `status` and `history` know all.
+
+        `complain` is told of a web-config file that was changed for the worse.
+        """
         self._status = status
         self._metrics = metrics
         self._history = history
         self._idle = idle
         self._caught_up = caught_up
+        self._file = None if web_config_file is None else Path(web_config_file)
+        self._complain = complain
+        self._web = web_config.WebConfig()
+        self._door = web_config.Door()
+        self._site: web.SockSite | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._page = page.assemble()
         self._document = json.dumps(openapi.document(), indent=1)
         self._streams = 0
@@ -70,10 +86,12 @@ class Http:
         """Where it listens; of use when port 0 was asked for."""
 
     async def start(self, address: str) -> None:
-        """`address` as in `http.listen`. Raises `listen.ListenError`."""
+        """`address` as in `http.listen`. Raises `listen.ListenError`, also for a web-config file that is wrong."""
+        if self._file is not None:
+            self._web = await asyncio.to_thread(web_config.read, self._file)
         sock = listen.open_socket(address)
         self.port = sock.getsockname()[1]
-        app = web.Application(middlewares=[_errors])
+        app = web.Application(middlewares=[_errors, self._admit])
         app.add_routes(
             [
                 web.get("/", self._show),
@@ -85,17 +103,50 @@ class Http:
                 web.get("/api/v1/openapi.json", self._describe),
             ]
         )
-        app.on_response_prepare.append(_add_headers)
+        app.on_response_prepare.append(self._add_headers)
         self._runner = web.AppRunner(app, access_log=None, logger=_logger(), shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        self._site = web.SockSite(self._runner, sock, ssl_context=self._web.tls)
+        await self._site.start()
+        if self._file is not None:
+            watching = web_config.watch(
+                self._web, self._file, interval=WATCH_INTERVAL, use=self._use, complain=self._complain
+            )
+            self._watching = asyncio.create_task(watching)
+            self._socket = sock.dup()
+
+    async def _use(self, config: web_config.WebConfig) -> None:
+        """New connections are taken as the new file says; those that are open end as they began."""
+        assert self._runner is not None
+        assert self._site is not None
+        site = web.SockSite(self._runner, self._socket.dup(), ssl_context=config.tls)
+        await site.start()
+        old, self._site, self._web = self._site, site, config
+        await old.stop()
 
     async def close(self) -> None:
         """Ends the streams too."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._watching = None
+            self._socket.close()
         self._history.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(HEADERS)
+        response.headers.update(self._web.headers)
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if await self._door.admits(self._web.users, request.headers.get("Authorization", "")):
+            return await handler(request)
+        response = _error(401, "who asks must give a name and password of basic_auth_users in the web-config file")
+        response.headers["WWW-Authenticate"] = 'Basic realm="molehill"'
+        return response
 
     async def _show(self, request: web.Request) -> web.Response:
         shown = self._page
@@ -231,10 +282,6 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
     except web.HTTPNotFound:
         return _error(404, f"{request.path} is not here: see / for what is")
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
 
 
 def _json(text: str) -> web.Response:

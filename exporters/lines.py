@@ -87,7 +87,7 @@ REJECT_STRANGER = "if it is no node of this cluster, close the port to it; if it
 REJECT_ADVICE = {
     "version": "it runs another version of molehill: all nodes of a cluster need the same",
     "cluster": "another cluster uses this port on this segment: harmless; another engine.port for one of them ends it",
-    "unsealed": "it runs without a key, this node with one: give it this cluster's secret_file",
+    "unsealed": "it runs without a key, this node with one: compare its secret_file with this node's",
     "sealed": "it has a key and this node runs insecure: give this node the cluster's secret_file",
     "key": "it has another key: compare its secret_file with this node's; if it is a stranger, close the port to it",
     "seal": "damaged, or forged by somebody without the key: look at the network, or close the port to it",

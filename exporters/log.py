@@ -107,14 +107,6 @@ class Log:
                 self.lost += 1
 
 
-def own_stream(stream: TextIO) -> TextIO:
-    """The same file with a buffer of its own, so that the end of the process never waits for the log's thread."""
-    try:
-        return open(stream.fileno(), "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    except (OSError, ValueError):
-        return stream  # no file: somebody captures it
-
-
 class Foreign(io.TextIOBase):
     """Takes the place of standard error while the agent runs: a traceback or a library's warning goes the log's way,
     because a pipe that nobody reads would stop whoever writes to it."""

@@ -12,7 +12,7 @@ from agent.core.settings import Settings
 from exporters.bus import Bus
 from exporters.history import History
 from exporters.lines import Level
-from exporters.log import Log, own_stream
+from exporters.log import Log
 from exporters.metrics import Metrics
 from exporters.status import EngineKind, Status
 from exporters.wall import Wall
@@ -62,7 +62,7 @@ class Observers:
             dropped = self.traces.dropped
         self.status = Status(settings, wall, engine=engine, addresses=addresses)
         self.history = History(wall, trace_id=trace_id)
-        self.log = Log(own_stream(sys.stderr), wall, as_json=as_json, debug=debug, trace_id=trace_id)
+        self.log = Log(sys.stderr, wall, as_json=as_json, debug=debug, trace_id=trace_id)
         self.metrics = Metrics(
             self.status, self.bus, reject_reasons=reject_reasons, spans_dropped=dropped, exemplar=exemplar
         )

@@ -76,6 +76,11 @@ class Traces:
         """After a reload."""
         self._weaver.configure(_addresses(settings.vips))
 
+    @property
+    def waiting(self) -> int:
+        """Events of which no span was made yet."""
+        return len(self._waiting)
+
     def dropped(self) -> int:
         """Spans that no collector took, and events that never became part of one."""
         return self._outbox.dropped + self._lost

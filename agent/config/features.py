@@ -14,7 +14,6 @@ _WAITING: tuple[tuple[str, Location, Callable[[Configuration], bool]], ...] = (
     ("realtime", ("realtime",), lambda c: c.realtime),
     ("checks", ("checks",), lambda c: bool(c.checks)),
     ("hooks", ("hooks",), lambda c: bool(c.hooks.acquired or c.hooks.released)),
-    ("http.web_config", ("http", "web_config"), lambda c: c.http.web_config is not None),
 )
 
 

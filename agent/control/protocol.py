@@ -41,6 +41,8 @@ def request(line: bytes) -> tuple[str, dict[str, object]]:
     """Verb and arguments of a request line. Raises `Refused`."""
     try:
         value = json.loads(line)
+        # Half a surrogate pair is good JSON and no text: neither log nor journal could write it down.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Refused(f"the request is not a line of JSON: {error}") from None
     match value:

@@ -347,7 +347,8 @@ class Serving:
 
     def waits_until(self) -> float:
         """When a waiting VIP is to be looked at again, leases only."""
-        leased = [self._not_before[vip] for vip, why in self.waiting.items() if why == "lease"]
+        # A view that was left for the next gather at once has not looked at `waiting` yet.
+        leased = [self._not_before[vip] for vip in self.waiting if vip in self._not_before]
         return min(leased, default=float("inf"))
 
     def _release_cause(self, vip: VipName) -> Cause:

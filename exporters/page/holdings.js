@@ -17,8 +17,8 @@ function arrange(status, suspected) {
     if (chosen.group.startsWith("=") && vip.owner !== chosen.group.slice(1)) return false;
     return !words || [vip.name, vip.owner || "nobody", word, ...vip.addresses].some((text) => text.toLowerCase().includes(words));
   });
-  // What needs eyes comes first; the rest keeps the configuration's order.
-  const rank = { critical: 0, warning: 1 };
+  // What needs eyes comes first where not all are in sight; else the order of the configuration stays.
+  const rank = shown.length > TALL ? { critical: 0, warning: 1 } : {};
   rows = shown.map((row, i) => [row, i]).sort((a, b) => (rank[a[0][2]] ?? 2) - (rank[b[0][2]] ?? 2) || a[1] - b[1]).map((pair) => pair[0]);
   return unsettled;
 }
@@ -29,7 +29,7 @@ function showGroups(status, unsettled) {
   const groups = [["", "all", status.vips.length, null], ["!", "unsettled", unsettled.length, unsettled.some((row) => row[2] === "critical") ? "critical" : null]];
   for (const [node, load] of loads) groups.push([`=${node}`, node, load, null]);
   if (!groups.some((group) => group[0] === chosen.group)) chosen.group = "";
-  const wanted = status.vips.length > TALL || unsettled.length > 0 || chosen.group !== "" || chosen.words !== "";
+  const wanted = status.vips.length > TALL;
   $("find-label").hidden = !wanted;
   list(
     $("groups"), wanted ? groups : [], (group) => group[0],

@@ -144,8 +144,8 @@ function render() {
   const suspected = new Set(suspects);
   showNotices(status, { gathering, suspects }, lost);
   if (status === null) return;
-  showHead(status);
-  showFigures(status);
+  showHead(status, gathering);
+  showFigures(status, suspected);
   showHoldings(status, suspected);
   showMembers(status, suspects);
   showSends(status);

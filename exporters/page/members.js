@@ -1,23 +1,25 @@
 // The node and its fellow members: figures, facts, table.
 
-function showHead(status) {
+function showHead(status, gathering) {
+  const state = gathering ? "GATHER" : status.state; // the event is here before the status
   write($("node"), status.node);
   write($("cluster"), `in ${status.cluster}`);
-  write($("state"), status.state);
+  write($("state"), state);
+  mark($("state"), "data-level", ["RUN", "BALANCE"].includes(state) ? null : "warning");
   const inView = status.view ? status.view.members.length : 0;
-  document.title = `${status.node} ${status.state} ${inView}/${status.members.length} - Molehill`;
+  document.title = `${status.node} ${state} ${inView}/${status.members.length} - Molehill`;
   write($("version"), `Molehill ${status.version}`);
 }
 
-function showFigures(status) {
+function showFigures(status, suspected) {
   const all = status.vips.length;
-  const covered = status.vips.filter((v) => v.owner !== null).length;
+  const covered = status.vips.filter((v) => v.owner !== null && !suspected.has(v.owner)).length;
   const here = status.vips.filter((v) => v.held).length;
   const inView = status.view ? status.view.members.length : 0;
   const known = status.members.length;
   const spread = status.view ? status.view.spread : null;
   describe($("figures"), [
-    ["members in the view", inView, inView < known ? "critical" : null, `of ${known}`],
+    ["members in the view", inView, inView < known ? "critical" : suspected.size ? "warning" : null, `of ${known}${suspected.size ? `, ${suspected.size} suspected` : ""}`],
     [inView < known ? "VIPs covered on this side" : "VIPs covered", covered.toLocaleString("en"), covered < all ? "critical" : null, `of ${all.toLocaleString("en")}`],
     ["VIPs held here", here.toLocaleString("en")],
     ["imbalance", spread === null ? "-" : Number(spread.toFixed(2)), spread !== null && spread > 1 ? "warning" : null, "most less least"],

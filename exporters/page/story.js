@@ -10,6 +10,9 @@ const SILENT = new Set([
   "join_heard", "heartbeat_sent", "heartbeat_received", "arp_cache_changed", "standings_changed",
 ]);
 
+/** Causes of acquisitions that no view change hurries. */
+const UNHURRIED = new Set(["start", "balance", "move", "prefer", "drain", "reload"]);
+
 const secondsBetween = (a, b) => (Date.parse(b.time) - Date.parse(a.time)) / 1000;
 
 function forget() {
@@ -36,6 +39,8 @@ function place(event, near) {
   switch (event.type) {
     case "started":
       return begin("note");
+    case "became_mature":
+      return begin("mature");
     case "gather_started":
       past.gathering = event;
       return near && near.kind === "gather" ? near : begin("gather");
@@ -68,6 +73,9 @@ function place(event, near) {
   }
 }
 
+/** The event that gives an entry its time. */
+const heart = (entry) => entry.view || entry.round || entry.events[0];
+
 function headline(entry) {
   if (entry.kind === "view") {
     const { view, joined, left, cause } = entry.view.fields;
@@ -85,7 +93,8 @@ function headline(entry) {
     const causes = [...new Set(moves.map((move) => move.cause))].join(", ");
     return [timed ? "Balance round" : "Hand-over", `${causes}: ${count(moves_total || moves.length, "move", "moves")}${took}`, null];
   }
-  if (entry.kind === "moves") return ["Moves", "", null];
+  if (entry.kind === "mature") return ["Mature", "VIPs may be served", null];
+  if (entry.kind === "moves") return ["", "", null];
   const event = entry.events[0];
   const level = { error: "critical", warning: "warning" }[event.level] || null;
   return ["", event.message[0].toUpperCase() + event.message.slice(1), level, { critical: "Error: ", warning: "Warning: " }[level]];
@@ -121,11 +130,12 @@ function phases(entry) {
   if (entry.kind !== "view") return [];
   const { gather_started_before: gather, failed_since_before: failed } = entry.view.fields;
   const found = [];
+  const urgent = entry.acquired.filter((event) => !UNHURRIED.has(event.fields.cause));
   if (failed !== null && failed > gather) found.push(["detect", "detection", failed - gather]);
   if (gather !== null) found.push(["gather", "gather", gather]);
-  if (entry.acquired.length) {
-    const installed = Date.parse(entry.view.time);
-    const longest = Math.max(...entry.acquired.filter((event) => event.fields.cause !== "balance").map((event) => (Date.parse(event.time) - installed) / 1000), 0);
+  if (urgent.length) {
+    // Both times have whole milliseconds.
+    const longest = Math.max(...urgent.map((event) => secondsBetween(entry.view, event)));
     found.push(["acquire", "acquisition", Math.max(longest, 0.0005)]);
   }
   return found;
@@ -133,8 +143,9 @@ function phases(entry) {
 
 function makeEntry(entry) {
   const [title, text, level, word] = headline(entry);
-  const first = entry.view || entry.round || entry.events[0];
+  const first = heart(entry);
   const what = make("div", { "data-level": level }, make("p", { class: "head" }));
+  if (!title && !text) what.firstChild.hidden = true;
   what.firstChild.append(word ? make("span", { class: "level", text: word }) : make("b", { text: title }), title && text ? " " : "", text);
   const parts = phases(entry);
   if (parts.length) {
@@ -147,7 +158,7 @@ function makeEntry(entry) {
       bar.append(piece);
       key.append(make("span", {}, make("i", { class: kind, "aria-hidden": "true" }), `${name} ${span(seconds)}`));
     }
-    what.append(bar, key);
+    what.append(...(parts.length > 1 ? [bar, key] : [key]));
   }
   for (const [strong, rest] of effects(entry)) what.append(make("p", { class: "effects" }, make("b", { text: strong }), rest));
   if (entry.events.length > 1) {
@@ -164,7 +175,7 @@ function day(text) {
 }
 
 function showStory(status) {
-  const shown = past.entries.slice(-past.shown).reverse();
+  const shown = [...past.entries].sort((a, b) => Date.parse(heart(b).time) - Date.parse(heart(a).time) || b.key - a.key).slice(0, past.shown);
   list(
     $("story"), shown, (entry) => entry.key, () => make("li"),
     (item, entry) => {

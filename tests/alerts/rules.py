@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ class Use:
     labels: frozenset[str]
 
 
+@cache
 def rules() -> list[tuple[Path, Rule]]:
     return [
         (path, rule)
         for path in RULE_FILES
-        for group in yaml.safe_load(path.read_text())["groups"]
+        for group in yaml.load(path.read_text(), yaml.CSafeLoader)["groups"]
         for rule in group["rules"]
     ]
 
@@ -48,8 +50,13 @@ def records() -> dict[str, str]:
     return {rule["record"]: rule["expr"] for _, rule in rules() if "record" in rule}
 
 
-def tests() -> list[tuple[Path, dict[str, Any]]]:
-    return [(path, test) for path in TEST_FILES for test in yaml.safe_load(path.read_text())["tests"]]
+@cache
+def test_documents() -> dict[Path, dict[str, Any]]:
+    return {path: yaml.load(path.read_text(), yaml.CSafeLoader) for path in TEST_FILES}
+
+
+def dump(document: object) -> str:
+    return yaml.dump(document, Dumper=yaml.CSafeDumper)
 
 
 def uses(expression: str) -> Iterator[Use]:

@@ -1,6 +1,6 @@
 """What a scrape costs an agent with many VIPs: its own time, and how late it makes the event loop.
 
-    python -m tests.bench.scraping [--vips 1000] [--runs 20]
+python -m tests.bench.scraping [--vips 1000] [--runs 20]
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ def main() -> None:
         times, delays = [one.seconds * 1e3 for one in scrapes], [one.delay * 1e3 for one in scrapes]
         idle = [one.idle * 1e3 for one in scrapes]
         print(
-            f"{args.vips} VIPs, {name}, {scrapes[-1].size / 1e3:.0f} kB: a scrape takes {statistics.median(times):.1f} ms "
-            f"(longest {max(times):.1f}), the loop is late by {statistics.median(delays):.1f} ms (most {max(delays):.1f}; "
+            f"{args.vips} VIPs, {name}, {scrapes[-1].size / 1e3:.0f} kB: a scrape takes "
+            f"{statistics.median(times):.1f} ms "
+            f"(longest {max(times):.1f}), the loop is late by {statistics.median(delays):.1f} ms "
+            f"(most {max(delays):.1f}; "
             f"without a scrape {statistics.median(idle):.1f} ms, most {max(idle):.1f})"
         )
 

@@ -153,7 +153,6 @@ def test_notes_say_what_is_not_in_force(tmp_path: Path) -> None:
             ("realtime:", "realtime"),
             ("checks:", "checks"),
             ("hooks:", "hooks"),
-            ("http:", "http.web_config"),
             ("    checks:", "checks of VIP 'web'"),
         )
     ]

@@ -289,14 +289,14 @@ def play(seed: int, nodes: int, moments: int) -> tuple[World, Watch]:
     return world, watch
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), nodes=st.integers(2, 3))
 def test_no_message_breaks_a_node(seed: int, nodes: int) -> None:
     world, _ = play(seed, nodes, 60)
     world.run(world.now + 2.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), most=st.integers(0, 6))
 def test_random_messages_break_nothing(seed: int, most: int) -> None:
     rng = Random(seed)

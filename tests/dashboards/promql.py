@@ -9,7 +9,7 @@ from typing import Any
 
 import promql_parser
 
-VALUES = {"__rate_interval": "61s", "__range": "3661s", "cluster": "x", "node": "x", "vip": "x"}
+VALUES = {"__rate_interval": "61s", "__range": "3661s", "__interval": "31s", "cluster": "x", "node": "x", "vip": "x"}
 """Of Grafana's variables, so that an expression with them can be parsed; the windows can be told apart afterwards."""
 
 RATES = ("rate", "increase", "irate", "delta")

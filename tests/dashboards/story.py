@@ -13,6 +13,7 @@ import contextlib
 import json
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,12 +28,11 @@ sys.path.insert(0, str(ROOT))
 
 from agent.lab import formation, network  # noqa: E402
 from agent.lab.lab import HTTP_PORT, Lab, down  # noqa: E402
-from agent.lab.plan import generate  # noqa: E402
+from agent.lab.plan import generate, prefix_of  # noqa: E402
 from dashboards import FILES  # noqa: E402
 
 NAME = "story"
 RENDER = ROOT.parent / "shared/tools/grafana-render/render.py"
-PORT = 19390
 SCRAPE = 1
 WITNESS_PORT = 9749
 
@@ -72,7 +72,7 @@ def scrape_configuration(lab: Lab) -> dict[str, Any]:
         {"targets": [f"{node.management}:{HTTP_PORT}"], "labels": {"cluster": cluster, "node": node.name}}
         for node in lab.plan.nodes
     ]
-    witnesses = [{"targets": [f"{lab.plan.client.management}:{WITNESS_PORT}"], "labels": {"cluster": cluster}}]
+    witnesses = [{"targets": [f"127.0.0.1:{WITNESS_PORT}"], "labels": {"cluster": cluster}}]
     return {
         "global": {"scrape_interval": f"{SCRAPE}s", "scrape_timeout": f"{SCRAPE}s"},
         "scrape_configs": [
@@ -111,28 +111,48 @@ def pause(seconds: float) -> None:
 
 @contextlib.contextmanager
 def witness(lab: Lab, directory: Path) -> Iterator[None]:
-    """`molehill witness` where the clients are."""
-    yield
+    """`molehill witness` on this host, which gets a port on the cluster's segment: a monitoring host beside it."""
+    link = f"{prefix_of(NAME)}mon"
+    network.batch(
+        [
+            f"link add name {link} type veth peer name mon netns {lab.plan.namespace('net')}",
+            f"addr add 10.72.255.250/16 dev {link}",
+            f"link set dev {link} up",
+        ]
+    )
+    network.batch(["link set dev mon master s0 up"], lab.plan.namespace("net"))
+    line = [sys.executable, "-m", "agent", "witness", "--config", str(lab.directory / "molehill.yaml")]
+    line += ["--interface", link, "--listen", f"127.0.0.1:{WITNESS_PORT}"]
+    line += ["--agents", ",".join(f"http://{node.management}:{HTTP_PORT}" for node in lab.plan.nodes)]
+    with (directory / "witness.log").open("w") as log, subprocess.Popen(line, stderr=log, cwd=ROOT) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager
 def prometheus(directory: Path) -> Iterator[str]:
     """A Prometheus on the directory's configuration and data, which it keeps."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://{address}"
     line = [
         "prometheus",
         f"--config.file={directory / 'prometheus.yml'}",
         f"--storage.tsdb.path={directory / 'data'}",
         "--storage.tsdb.retention.time=10y",
         "--query.lookback-delta=5s",
-        f"--web.listen-address=127.0.0.1:{PORT}",
-        f"--web.external-url=http://127.0.0.1:{PORT}",
+        f"--web.listen-address={address}",
+        f"--web.external-url={url}",
         "--enable-feature=exemplar-storage",
     ]
-    url = f"http://127.0.0.1:{PORT}"
     with (directory / "prometheus.log").open("a") as log, subprocess.Popen(line, stderr=log) as process:
         try:
             wait_ready(url, process)
             yield url
+            if process.poll() is not None:
+                raise SystemExit("Prometheus ended in between: see prometheus.log")
         finally:
             process.terminate()
 
@@ -149,30 +169,28 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 30.0
 def draw(directory: Path, pictures: Path, only: str | None) -> int:
     """Each dashboard over the part of the story that it is for; 1 if a panel is empty or fails."""
     marks = json.loads((directory / "story.json").read_text())
-    first, second, third = marks["nodes"]
-    whole = (marks["steady"] + 8, marks["end"])
+    _, second, _ = marks["nodes"]
+    whole = (marks["steady"] + 10, marks["end"], 2)
     ranges = {
         "molehill-cluster": (*whole, []),
         "molehill-node": (*whole, [f"node={second}"]),
-        "molehill-failover": (marks["kill"] - 10, marks["kill"] + 20, []),
+        "molehill-failover": (marks["kill"] - 10, marks["kill"] + 20, 1, []),
     }
     (directory / "prometheus.yml").write_text("{}")  # The story is over: nothing more is scraped.
     pictures.mkdir(parents=True, exist_ok=True)
     worst = 0
     with prometheus(directory) as url:
-        for board, (start, end, variables) in ranges.items():
+        for board, (start, end, step, variables) in ranges.items():
             if only in (None, board):
-                worst = max(
-                    worst,
-                    render(board, url, int(start), int(end), [f"cluster={marks['cluster']}", *variables], pictures),
-                )
+                chosen = [f"cluster={marks['cluster']}", *variables]
+                worst = max(worst, render(board, url, int(start), int(end), step, chosen, pictures))
     return worst
 
 
-def render(board: str, url: str, start: int, end: int, variables: list[str], pictures: Path) -> int:
+def render(board: str, url: str, start: int, end: int, step: int, variables: list[str], pictures: Path) -> int:
     out = pictures / f"dashboard-{board.removeprefix('molehill-')}.png"
     line = [sys.executable, "-B", str(RENDER), str(ROOT / "dashboards" / f"{board}.json"), "--prometheus", url]
-    line += ["--from", str(start), "--to", str(end), "--step", "1", "--scrape-interval", str(SCRAPE), "--full-page"]
+    line += ["--from", str(start), "--to", str(end), "--step", str(step), "--scrape-interval", "2", "--full-page"]
     line += ["--out", str(out), *(part for pair in variables for part in ("--var", pair))]
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
     report = json.loads(done.stdout or "{}")
@@ -181,8 +199,18 @@ def render(board: str, url: str, start: int, end: int, variables: list[str], pic
             print(f"{board}: {panel['status']}: {panel['title']} {panel.get('error', '')}")
     for error in report.get("errors", []):
         print(f"{board}: {error}")
+    shrink(out)
     print(f"{out}: {out.stat().st_size // 1000} kB, {'ok' if done.returncode == 0 else 'not ok'}")
     return done.returncode
+
+
+def shrink(picture: Path) -> None:
+    """256 colours are enough for a dashboard and a third of the size; without Pillow it stays as it is."""
+    with contextlib.suppress(ImportError):
+        from PIL import Image
+
+        with Image.open(picture) as image:
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

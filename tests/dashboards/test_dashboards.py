@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.cli import main
@@ -20,6 +21,8 @@ from exporters.bus import Bus
 from exporters.metrics import Metrics
 from exporters.status import Status
 from exporters.wall import Wall
+from exporters.witness_agents import Said
+from exporters.witness_metrics import Heard, Round, RoundCollector
 from tests.exporters.events_of_every_kind import EVERY, installed, settings, vip_name
 
 pytest.importorskip("grafana_foundation_sdk", reason="the SDK is a development dependency")
@@ -36,13 +39,8 @@ SHARED = ROOT.parent / "shared"
 BOARDS: dict[str, Json] = {name: json.loads((ROOT / "dashboards" / name).read_text()) for name in FILES}
 
 EVERYWHERE = {"cluster", "node"}
-FOREIGN = {
-    "up": {"job", "cluster", "node"},
-    "ALERTS": {"alertname", "alertstate", "cluster"},
-    "molehill_witness_answering_macs": {"cluster", "vip"},
-    "molehill_witness_views": {"cluster"},
-}
-"""Not of an agent: of Prometheus itself, and of `molehill witness`."""
+FOREIGN = {"up": {"job", "cluster", "node"}, "ALERTS": {"alertname", "alertstate", "cluster"}}
+"""Of Prometheus itself; `cluster` and `node` of `up` come from the scrape configuration."""
 
 NOT_SHOWN = {
     "molehill_vip_owner_info": "what the nodes believe; the dashboards show what they hold, alerts compare the two",
@@ -68,6 +66,17 @@ def exported() -> dict[str, set[str]]:
     text = loop.run_until_complete(metrics.scrape(""))[0].decode()
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+    return labels_of(text)
+
+
+def exported_by_the_witness() -> dict[str, set[str]]:
+    vip = "192.0.2.1"
+    collector = RoundCollector("www", (vip,), 3)
+    collector.round = Round({vip: (Heard([b"\2\0\0\0\0\1"], 0.001),)}, Said(), 1)
+    return labels_of(generate_latest(collector.registry()).decode())
+
+
+def labels_of(text: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -121,7 +130,7 @@ FAULTS: list[tuple[Callable[[Json], Any], str]] = [
     (lambda board: panels(board)[4].update(id=panels(board)[5]["id"]), "2 times"),
     (lambda board: panels(board)[4].update(title="Status"), "no question"),
     (lambda board: panels(board)[4]["fieldConfig"]["defaults"].update(unit="secs"), "unit 'secs'"),
-    (lambda board: panels(board)[-1]["options"].update(legend={"showLegend": False}), "no legend"),
+    (lambda board: panels(board)[-2]["options"].update(legend={"showLegend": False}), "no legend"),
     (lambda board: panels(board)[4]["targets"][0].update(refId="Z"), "refIds"),
     (lambda board: board["links"].clear(), "no link to the runbook"),
     (lambda board: queries(board)[0].update(refresh=1), "not asked for anew"),
@@ -158,7 +167,7 @@ def test_the_official_schemas_accept_the_files() -> None:
 
 
 def test_every_metric_and_label_that_is_asked_for_is_exported() -> None:
-    known = exported() | FOREIGN
+    known = exported() | exported_by_the_witness() | FOREIGN
     wrong = []
     for name, board in BOARDS.items():
         for where, expr in expressions(board):
@@ -227,6 +236,13 @@ def test_the_command_writes_the_dashboards(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.split() == [str(target / name) for name in FILES]
     for name in FILES:
         assert (target / name).read_bytes() == (ROOT / "dashboards" / name).read_bytes()
+
+
+def test_the_command_puts_the_runbooks_address_in(tmp_path: Path) -> None:
+    assert main(["dashboards", str(tmp_path), "--runbook-base", "https://wiki.example.org/molehill/"]) == 0
+    for name in FILES:
+        links = json.loads((tmp_path / name).read_text())["links"]
+        assert [link["url"] for link in links if link["title"] == "Runbook"] == ["https://wiki.example.org/molehill"]
 
 
 def test_the_command_says_why_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
-from unittest.mock import patch
 
 from agent.core.events import NameClash
 from agent.core.ids import NodeName
@@ -30,8 +29,9 @@ async def talk(index: int, bind: str, broadcast: str | None, members: dict[str, 
 
     heard: dict[str, dict[str, list[int]]] = {}
     for number in range(1, 400):
-        with patch.object(node.engine, "_transmit", counted):
-            node.engine.send(leave(number), ())
+        node.engine._transmit = counted  # type: ignore[method-assign, assignment]
+        node.engine.send(leave(number), ())
+        node.engine._transmit = transmit  # type: ignore[method-assign]
         known = {peer.name for peer in node.engine.peers}
         node.engine.send(leave(NAMED + number), tuple(name for name in others if name in known))
         await asyncio.sleep(0.02)  # the pace of a heartbeat

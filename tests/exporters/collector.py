@@ -1,4 +1,4 @@
-"""A collector for tests: OTLP over HTTP for real, decoded with OpenTelemetry's own protobuf classes; it can also fail."""
+"""A collector for tests: OTLP over HTTP, decoded with OpenTelemetry's own protobuf classes; it can also fail."""
 
 from __future__ import annotations
 

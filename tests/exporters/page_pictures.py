@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from agent.lab.lab import Lab
 from tests.exporters.browser import Tab, browser
 from tests.exporters.page_lab import cluster, fail_over_under_way, missing, open_page
 
-NAME = f"p{os.getpid() % 1_000_000}"
+NAME = "page"
 DESK = (1360, 860)
 PHONE = (360, 780)
 
@@ -25,7 +24,7 @@ async def take(tab: Tab, directory: Path, state: str, *, phone: bool = True) -> 
     looks = [("light", DESK, False), ("dark", DESK, True), *([("phone", PHONE, True)] if phone else [])]
     for look, (width, height), dark in looks:
         small = look == "phone"
-        await tab.look(width, height, dark=dark, phone=small, scale=2 if small else 1)
+        await tab.look(width, height, dark=dark, phone=small, scale=1.5 if small else 1)
         # Two frames: the first has the new sizes, the second is painted with them.
         await tab.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         path = directory / f"page-{state}-{look}.png"
@@ -37,7 +36,6 @@ async def three_states(tab: Tab, directory: Path) -> None:
     async with cluster(NAME, 3, 6) as lab:
         await open_page(tab, lab, "www1")
         await settle(tab)
-        await take(tab, directory, "healthy")
         await asyncio.to_thread(lab.cut, "www1")
         await tab.until("facts.members().www2[0] === 'missing' && facts.members().www3[0] === 'missing'")
         await tab.until("facts.story().some((text) => /left www2, www3.*acquisition/s.test(text))")
@@ -47,7 +45,8 @@ async def three_states(tab: Tab, directory: Path) -> None:
         await asyncio.to_thread(lab.ask, "www1", "balance")
         await tab.until("facts.figure('imbalance').startsWith('0')")
         await settle(tab)
-        await take(tab, directory, "healed")
+        await take(tab, directory, "healthy")
+        await tab.open("about:blank")
 
 
 async def under_way(tab: Tab, directory: Path) -> None:
@@ -56,6 +55,7 @@ async def under_way(tab: Tab, directory: Path) -> None:
         await open_page(tab, lab, "www1")
         await fail_over_under_way(tab, lab, lost="www2", stopped="www3")
         await take(tab, directory, "failover")
+        await tab.open("about:blank")
 
 
 async def many(tab: Tab, directory: Path) -> None:
@@ -65,7 +65,8 @@ async def many(tab: Tab, directory: Path) -> None:
         await cut_two(lab)
         await tab.until("facts.figure('members') === '3 of 5' && facts.figure('VIPs covered').startsWith('1,000')")
         await settle(tab)
-        await take(tab, directory, "1000-vips")
+        await take(tab, directory, "1000-vips", phone=False)
+        await tab.open("about:blank")
 
 
 async def cut_two(lab: Lab) -> None:

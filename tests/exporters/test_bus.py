@@ -97,3 +97,19 @@ async def test_a_full_queue_drops_the_newest_and_counts() -> None:
     bus.publish(event(9))
     bus.flush()
     assert seen == [0, 1, 9]
+
+
+async def test_events_are_observed_in_the_order_in_which_they_happened() -> None:
+    """The pump carries effects out, and drivers publish what they did, before it publishes the step's own events."""
+    bus = Bus(asyncio.get_running_loop())
+    seen: list[float] = []
+    upcoming: list[Event | None] = []
+    bus.subscribe("a", lambda it: (seen.append(it.at), upcoming.append(bus.coming(BecameMature))))
+    for number in (5, 3, 4, 1):
+        bus.publish(event(number))
+    waiting = asyncio.create_task(bus.caught_up())
+    await asyncio.sleep(0)
+    bus.flush()
+    await waiting
+    assert seen == [1, 3, 4, 5]
+    assert upcoming == [event(3), event(4), event(5), None]

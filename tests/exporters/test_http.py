@@ -72,6 +72,24 @@ async def test_ready_when_mature_and_in_a_view(running: Running) -> None:
     assert (await running.get("-/ready"))[::2] == (200, "ready\n")
 
 
+async def test_an_answer_waits_for_what_has_happened_already(running: Running) -> None:
+    bus = Bus(asyncio.get_running_loop())
+    bus.subscribe("status", running.status)
+    metrics = Metrics(running.status, bus, reject_reasons=())
+    server = Http(running.status, metrics, running.history, idle=lambda: 0.0, caught_up=bus.caught_up)
+    await server.start("127.0.0.1:0")
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}/") as client:
+            bus.publish(installed())
+            async with client.get("-/ready") as response:
+                assert (response.status, await response.text()) == (200, "ready\n")
+            bus.publish(e.StateChanged(12.0, "LEFT"))
+            async with client.get("api/v1/status") as response:
+                assert (await response.json())["state"] == "LEFT"
+    finally:
+        await server.close()
+
+
 async def test_status_is_what_its_schema_says(running: Running) -> None:
     running.see(installed())
     status, kind, text = await running.get("api/v1/status")
@@ -124,13 +142,14 @@ async def test_metrics_in_the_format_that_is_asked_for(running: Running) -> None
     assert text.endswith("# EOF\n")
 
 
-async def test_the_landing_page_leads_everywhere(running: Running) -> None:
+async def test_the_page_leads_everywhere(running: Running) -> None:
     _, kind, text = await running.get("")
     assert kind == "text/html"
     running.see(installed())
     links = [piece.split('"')[0] for piece in text.split('href="')[1:]]
-    assert len(links) == 5
-    assert [(await running.get(link))[0] for link in links] == [200] * 5
+    links = [link for link in dict.fromkeys(links) if not link.startswith(("#", "data:"))]
+    assert len(links) == 6
+    assert [(await running.get(link))[0] for link in links] == [200] * 6
 
 
 def pieces(text: str) -> dict[str, str]:

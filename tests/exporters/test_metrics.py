@@ -1,8 +1,9 @@
 import asyncio
+import gc
 import io
 import shutil
 import subprocess
-import time
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -19,8 +20,10 @@ from agent.core.view import Cause, Move, View, ViewCause
 from exporters.bus import Bus
 from exporters.families import VIPS_FULL
 from exporters.metrics import CACHED, Metrics
+from exporters.observers import SWITCH_INTERVAL
 from exporters.status import Status
 from exporters.wall import Wall
+from tests.bench import scraping
 from tests.exporters.events_of_every_kind import EVERY, W1, W2, W3, installed, settings, vip_name
 
 A, B = vip_name(0), vip_name(1)
@@ -81,6 +84,7 @@ class Node:
     def __init__(self, about: Settings | None = None) -> None:
         self.loop = asyncio.new_event_loop()
         self.now = 0.0
+        self.exemplar: dict[str, str] | None = None
         wall = Wall(clock=lambda: 100.0, wall=lambda: 1_800_000_000.0)
         self.status = Status(about or settings(), wall, engine="embedded")
         self.bus = Bus(self.loop, limit=10, complaints=io.StringIO())
@@ -90,6 +94,7 @@ class Node:
             reject_reasons=("unsealed", "replayed"),
             checks=("nginx",),
             hooks=("/etc/molehill/acquired.d/notify",),
+            exemplar=lambda: self.exemplar,
             timer=lambda: self.now,
         )
 
@@ -166,6 +171,42 @@ def test_both_formats_say_the_same(node: Node) -> None:
     assert samples(families) == samples(parse_text(text))
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
+
+
+def test_exemplars_lead_from_durations_to_their_trace(node: Node) -> None:
+    names = ("failover_duration", "view_change_duration", "vip_acquire_duration")
+
+    def exemplars() -> list[str]:
+        lines = node.text(OPENMETRICS).splitlines()
+        return [line for name in names for line in lines if line.startswith(f"molehill_{name}") and " # {" in line]
+
+    node.see(installed(), acquired(A, 20.0), sent(A, 20.01))
+    assert exemplars() == [], "tracing is off, or the trace is not sampled"
+    node.exemplar = {"trace_id": "d9" * 16, "span_id": "0f" * 8}
+    node.see(installed(at=20.0), acquired(B, 21.0), sent(B, 21.01))
+    found = exemplars()
+    assert len(found) == 3
+    for line in found:
+        assert f'trace_id="{"d9" * 16}"' in line
+        assert f'span_id="{"0f" * 8}"' in line
+    parse_openmetrics(node.text(OPENMETRICS))  # type: ignore[no-untyped-call]
+    assert " # {" not in node.text()
+
+
+def test_what_comes_later_has_its_neutral_value(node: Node) -> None:
+    assert node.value("molehill_quorate") == 1
+    for layer in ("fast", "address"):
+        assert node.value("molehill_lease_layer_active", layer=layer) == 0
+        assert node.value("molehill_lease_expired_total", layer=layer) == 0
+    assert node.value("molehill_lease_renewal_margin_seconds_count") == 0
+    assert node.value("molehill_check_up", check="nginx") == 1
+    assert node.value("molehill_hook_failures_total", hook="/etc/molehill/acquired.d/notify") == 0
+    assert node.value("molehill_vip_conflicts_total", vip=A) == 0
+    assert not [name for (name, _) in node.values() if name == "molehill_vip_conflict_info"]
+    assert "# TYPE molehill_vip_conflict_info gauge" in node.text()
+    assert node.value("molehill_spans_dropped_total") == 0
+    node.metrics.configure(["mysql"], [])
+    assert [labels for (name, labels) in node.values() if name == "molehill_check_up"] == [{("check", "mysql")}]
 
 
 def test_label_values_are_escaped(node: Node) -> None:
@@ -332,34 +373,15 @@ def test_scrapes_within_a_second_are_served_from_one(node: Node) -> None:
 
 
 def test_a_thousand_vips_cost_little_and_the_loop_goes_on() -> None:
-    many = settings(vips=1_000)
-    assert len(many.vips) > VIPS_FULL
-    node = Node(many).see(installed(vips=1_000), *(acquired(vip.name, 20.0) for vip in many.vips))
-    turns: list[float] = []
-
-    async def scrape_while_turning() -> float:
-        async def turn() -> None:
-            while True:
-                turns.append(time.perf_counter())
-                await asyncio.sleep(0)
-
-        turning = asyncio.create_task(turn())
-        begun = time.perf_counter()
-        await node.metrics.scrape("")
-        took = time.perf_counter() - begun
-        turning.cancel()
-        return took
-
-    node.now += CACHED
-    node.loop.run_until_complete(node.metrics.scrape(""))
-    times = []
-    for _ in range(5):
-        node.now += CACHED
-        times.append(node.loop.run_until_complete(scrape_while_turning()))
-    text = node.text()
-    assert text.count("molehill_vip_held{") == 1_000
-    assert len(text) < 1_500_000
-    assert min(times) < 0.1
-    assert len(turns) > 20
-    node.loop.run_until_complete(node.loop.shutdown_default_executor())
-    node.loop.close()
+    """The best of several scrapes: what else runs on this machine is not measured."""
+    assert VIPS_FULL < 1_000
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        for scrapes in asyncio.run(scraping.measure(1_000, 8)).values():
+            assert min(one.seconds for one in scrapes) < 0.1
+            assert min(one.delay for one in scrapes) < 0.02
+            assert max(one.size for one in scrapes) < 1_500_000
+    finally:
+        sys.setswitchinterval(switching)
+        gc.unfreeze()

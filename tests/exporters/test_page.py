@@ -91,6 +91,15 @@ async def shown(tab: Tab) -> AsyncIterator[Shown]:
     assert it.foreign() == []
 
 
+@pytest.fixture
+async def full(tab: Tab) -> AsyncIterator[Shown]:
+    """More VIPs than are in sight at once: with search and groups."""
+    it = await show(tab, settings(30))
+    yield it
+    await it.server.close()
+    assert it.foreign() == []
+
+
 def settled(vips: int = 6) -> tuple[e.Event, ...]:
     owners = installed(vips=vips).owners
     return (
@@ -158,6 +167,8 @@ async def test_it_follows_without_being_loaded_again(shown: Shown) -> None:
     assert any("2 VIPs without an answer" in text for text in notices)
     states = await shown.tab.value("facts.states()")
     assert [vip for vip, word in states.items() if word == "holder silent"] == [vip_name(2), vip_name(5)]
+    assert await shown.tab.value("facts.figure('VIPs covered')") == "4 of 6"
+    assert await shown.tab.value("facts.figure('members')") == "3 of 3, 1 suspected"
     shown.clock[0] = 102.0
     gone = replace(
         installed(99.02, cause=ViewCause.DISCONNECT),
@@ -184,15 +195,19 @@ async def test_it_follows_without_being_loaded_again(shown: Shown) -> None:
 
 
 @needs_browser
-async def test_uncovered_vips_come_first_and_can_be_shown_alone(shown: Shown) -> None:
-    shown.see(*settled(), e.OwnersChanged(99.0, installed(vips=5).owners, (vip_name(5),), 1.0))
-    await shown.open()
-    assert (await shown.tab.value("facts.notices()")) == ["critical1 VIP uncoveredNobody answers for 10.0.0.6."]
-    states = await shown.tab.value("facts.states()")
-    assert next(iter(states.items())) == (vip_name(5), "uncovered")
-    await shown.tab.value("[...document.querySelectorAll('#groups button')][1].click()")
-    assert await shown.tab.value("facts.states()") == {vip_name(5): "uncovered"}
-    assert await shown.tab.value("document.querySelector('#groups [aria-pressed=true]').textContent") == "unsettled 1"
+async def test_uncovered_vips_come_first_and_can_be_shown_alone(full: Shown) -> None:
+    full.see(*settled(30), e.OwnersChanged(99.0, installed(vips=29).owners, (vip_name(29),), 1.0))
+    await full.open()
+    assert (await full.tab.value("facts.notices()")) == ["critical1 VIP uncoveredNobody answers for 10.0.0.30."]
+    assert await full.tab.value("facts.figure('VIPs covered')") == "29 of 30"
+    states = await full.tab.value("facts.states()")
+    assert next(iter(states.items())) == (vip_name(29), "uncovered")
+    await full.tab.value("[...document.querySelectorAll('#groups button')][1].click()")
+    assert await full.tab.value("facts.states()") == {vip_name(29): "uncovered"}
+    assert await full.tab.value("document.querySelector('#groups [aria-pressed=true]').textContent") == "unsettled 1"
+    await full.tab.value("[...document.querySelectorAll('#groups button')][3].click()")
+    shown = await full.tab.value("facts.holders()")
+    assert {node for nodes in shown.values() for node in nodes} == {"www2"}
 
 
 @needs_browser
@@ -306,21 +321,21 @@ def troubled() -> tuple[e.Event, ...]:
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-async def test_it_is_read_by_everybody(shown: Shown, dark: bool, width: int) -> None:
-    await shown.tab.look(width, 800, dark=dark, phone=width < 500)
-    shown.see(*troubled())
-    await shown.open()
-    assert await shown.tab.value(CHECKS) == []
-    assert await shown.tab.value("document.documentElement.scrollWidth") <= width
-    assert len(await shown.tab.value("facts.notices()")) >= 6
-    assert shown.tab.complaints == []
+async def test_it_is_read_by_everybody(full: Shown, dark: bool, width: int) -> None:
+    await full.tab.look(width, 800, dark=dark, phone=width < 500)
+    full.see(*troubled())
+    await full.open()
+    assert await full.tab.value(CHECKS) == []
+    assert await full.tab.value("document.documentElement.scrollWidth") <= width
+    assert len(await full.tab.value("facts.notices()")) >= 6
+    assert full.tab.complaints == []
 
 
 @needs_browser
-async def test_the_checks_notice_what_is_wrong(shown: Shown) -> None:
-    shown.see(*troubled())
-    await shown.open()
-    await shown.tab.value(
+async def test_the_checks_notice_what_is_wrong(full: Shown) -> None:
+    full.see(*troubled())
+    await full.open()
+    await full.tab.value(
         """{
           document.querySelector("#find").closest("label").replaceWith(document.querySelector("#find"));
           document.querySelector("#members-body th").removeAttribute("scope");
@@ -330,16 +345,16 @@ async def test_the_checks_notice_what_is_wrong(shown: Shown) -> None:
           document.querySelector("#h-story").id = "moved";
         }"""
     )
-    found = "\n".join(await shown.tab.value(CHECKS))
+    found = "\n".join(await full.tab.value(CHECKS))
     for complaint in ("no label", "no scope", "without a word", "contrast", "no name", "which is not there"):
         assert complaint in found
 
 
 @needs_browser
-async def test_all_of_it_is_reached_by_the_keyboard_and_the_focus_is_seen(shown: Shown) -> None:
-    shown.see(*troubled())
-    await shown.open()
-    wanted = await shown.tab.value(
+async def test_all_of_it_is_reached_by_the_keyboard_and_the_focus_is_seen(full: Shown) -> None:
+    full.see(*troubled())
+    await full.open()
+    wanted = await full.tab.value(
         "[...document.querySelectorAll('a, button, input, summary, [tabindex=\"0\"]')]"
         ".filter((e) => e.checkVisibility()).length"
     )
@@ -351,8 +366,8 @@ async def test_all_of_it_is_reached_by_the_keyboard_and_the_focus_is_seen(shown:
       return [name, style.outlineStyle, parseFloat(style.outlineWidth)];
     })()"""
     for _ in range(wanted):
-        await shown.tab.press("Tab", 9)
-        reached.append(await shown.tab.value(focused))
+        await full.tab.press("Tab", 9)
+        reached.append(await full.tab.value(focused))
     assert reached[0][0].startswith("A.Skip")
     assert len({name for name, _, _ in reached}) == wanted
     assert [it for it in reached if it[1] == "none" or it[2] < 2] == []

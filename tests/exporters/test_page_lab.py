@@ -79,6 +79,7 @@ async def test_a_fail_over_is_seen_while_it_is_under_way_and_taken_apart_afterwa
         await fail_over_under_way(tab, lab, lost="www2", stopped="www3")
         states = await tab.value("facts.states()")
         assert [vip for vip, word in states.items() if word == "holder silent"] == lost
+        assert await tab.value("document.querySelector('#state').textContent") == "GATHER"
         notices = await tab.value("facts.notices()")
         assert any("www2 silent" in text for text in notices)
         assert any("2 VIPs without an answer" in text for text in notices)

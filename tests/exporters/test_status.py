@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.core import events as e
+from agent.core.effects import Occasion
 from agent.core.settings import PartitionPolicy, Settings
 from agent.core.view import Assigned, Cause, HandedOver, Move, View, ViewCause
 from exporters.schema import StatusResponse, VipStatus
@@ -163,3 +164,25 @@ def test_a_copy_does_not_follow() -> None:
     here(e.AcquireStarted(10.2, A, Cause.START))
     here(owners(10.5, (A, "www3")))
     assert (vip(then, A).state, vip(then, A).owner) == ("elsewhere", "www1")
+
+
+def test_what_this_node_announced_is_counted_per_vip() -> None:
+    here = status(installed())
+    assert vip(here, A).announced is None
+    for at, kind, error in ((20.0, "request", ""), (20.1, "reply", ""), (20.2, "directed", "no buffer space")):
+        here(e.ArpSent(at, A, "eth4", kind, "10.0.0.9", Occasion.ACQUIRE, error))
+    told = vip(here, A).announced
+    assert told is not None
+    assert (told.frames, told.errors, told.kind, told.target, told.occasion) == (
+        2, 1, "directed", "10.0.0.9", "acquire",
+    )  # fmt: skip
+    assert told.last == WALL.instant(20.2)
+    assert vip(here, B).announced is None
+
+
+def test_silence_and_spread_are_told() -> None:
+    here = status(installed(), e.HeartbeatReceived(98.5, W2.name, rtt=None, missed=0), owners(99.0, (A, "www1")))
+    told = here.snapshot()
+    assert {row.name: row.silence for row in told.members} == {"www1": None, "www2": 1.5, "www3": None}
+    assert told.view is not None
+    assert (told.view.spread, round(told.view.gathered, 6)) == (1.0, 0.02)

@@ -7,7 +7,7 @@ from typing import get_args
 
 from agent.core import events as e
 from agent.core.effects import Occasion
-from agent.core.ids import Member, NodeName, ViewId, VipName
+from agent.core.ids import Member, ViewId, VipName
 from agent.core.view import Cause, Decision, View, ViewCause
 from exporters.incidents import Incidents
 from exporters.spans import Span
@@ -110,7 +110,3 @@ def failover(at: float = 100.0) -> list[e.Event]:
         frame(at + 0.003),
         frame(at + 0.003),
     ]
-
-
-NODES = (W1, W2)
-NOBODY = NodeName("nobody")

@@ -190,7 +190,36 @@ def label_of(lab: Lab, node: str, name: str, label: str) -> str:
         for line in get(lab, node, "/metrics").decode().splitlines()
         if (found := _SAMPLE.match(line)) is not None and found["name"] == name
     ]
-    return labels[label]
+    return str(labels[label])
+
+
+def late(lab: Lab, node: str) -> float:
+    """Timers of the agent's loop that ran over 50 ms late, so far."""
+    count = metric(lab, node, "molehill_event_loop_lag_seconds_count")
+    return count - metric(lab, node, "molehill_event_loop_lag_seconds_bucket", le="0.05")
+
+
+def waited_for_a_processor(lab: Lab, node: str) -> float:
+    """Seconds that the agent's threads were ready and not run: what a loaded machine adds to everything."""
+    agent = lab.agent(node)
+    assert agent is not None
+    tasks = Path(f"/proc/{agent.pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+
+
+@contextmanager
+def punctual(lab: Lab, *nodes: str) -> Iterator[None]:
+    """No timer of these agents runs over 50 ms late inside, but by the fault of a machine that does not run them."""
+    before = {node: (late(lab, node), waited_for_a_processor(lab, node)) for node in nodes}
+    yield
+    for node, (count, waited) in before.items():
+        sent = metric(lab, node, "molehill_heartbeats_sent_total")
+        # A scrape is served again for a second: this one is new.
+        until(lambda node=node, sent=sent: metric(lab, node, "molehill_heartbeats_sent_total") > sent)  # type: ignore[misc]
+        more, starved = late(lab, node) - count, waited_for_a_processor(lab, node) - waited
+        assert not more or starved > 0.05, (
+            f"{node}: {more:g} timers over 50 ms late, {starved:.3f} s without a processor"
+        )
 
 
 def status(lab: Lab, node: str) -> dict[str, Any]:
@@ -201,7 +230,7 @@ def status(lab: Lab, node: str) -> dict[str, Any]:
 
 def view(lab: Lab, node: str) -> str:
     found = status(lab, node)["view"]
-    return str(found["id"]) if found else ""
+    return str(found["id"] if found else "")
 
 
 def members(lab: Lab, node: str) -> list[str]:

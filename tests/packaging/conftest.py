@@ -14,6 +14,10 @@ PIP = ("-m", "pip", "-qq", "--no-input", "--disable-pip-version-check")
 PACKAGED = ("agent", "exporters", "dashboards", "alerts")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "image: builds a container image (minutes; only with MOLEHILL_IMAGE=1)")
+
+
 def run(*words: str | Path) -> str:
     """What the command printed. It must end well."""
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=300)

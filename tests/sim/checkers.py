@@ -194,20 +194,24 @@ class Checkers(Observer):
                 fallen = other.node.me, theirs.id if theirs is not None else None
             else:
                 fallen = self.fallen[other.name]
-            self._waited(host, now, view, fallen, bound, other.up & set(vips))
+            self._waited(host, now, view, fallen, bound, other)
 
     def _waited(
-        self, host: Host, now: float, view: View, fallen: tuple[Member, ViewId | None], bound: float, vips: set[VipName]
+        self, host: Host, now: float, view: View, fallen: tuple[Member, ViewId | None], bound: float, lost: Host
     ) -> None:
         member, last_view = fallen
         if last_view is None or member in view:
             return
         fellows = [one for one in view.members if last_view in self.installed.get(one, ())]
         heard = [at for one in view.members if (at := self.heard_at_vote.get(one, {}).get(member)) is not None]
+        assert host.node is not None
+        taken = {v for v, h in host.node.serving.ownership.holdings.items() if h.phase is Phase.ACQUIRING}
         named = self.conflicts.get(last_view, set())
-        early = {vip for vip in vips if (vip, member.name) not in named}
-        if fellows and heard and early and now < max(heard) + bound * (1.0 - 1e-3):
-            self.fail("R9", host, now, f"acquires {early} of {member}, heard at {max(heard):.3f}, lease {bound}")
+        early = {vip for vip in taken & lost.up if (vip, member.name) not in named}
+        # A copy that came late is no sign of life.
+        last = min(max(heard, default=0.0), lost.silent_since)
+        if fellows and heard and early and now < last + bound * (1.0 - 1e-3):
+            self.fail("R9", host, now, f"acquires {early} of {member}, heard at {last:.3f}, lease {bound}")
 
     def _announced(self, host: Host, now: float, vips: tuple[VipName, ...]) -> None:
         assert host.node is not None

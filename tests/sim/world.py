@@ -40,6 +40,8 @@ class Host:
     defined: dict[VipName, tuple[Address, ...]] = field(default_factory=dict)
     """As what they were put up."""
     paused: bool = False
+    silent_since: float = 0.0
+    """When it crashed or was paused last."""
     backlog: list[Input] = field(default_factory=list)
     rate: float = 1.0
     offset: float = 0.0
@@ -114,6 +116,7 @@ class World:
         if host.node is not None:
             self.observer.crashed(host, host.node.me)
             self._lease_runs(host)
+            host.silent_since = host.silent_since if host.paused else self.now
         host.node, host.paused, host.backlog = None, False, []
 
     def _lease_runs(self, host: Host) -> None:
@@ -123,6 +126,8 @@ class World:
             self.after(bound, lambda: host.up.clear() if host.node is None and host.incarnation == life else None)
 
     def pause(self, host: Host) -> None:
+        if not host.paused:
+            host.silent_since = self.now
         host.paused = True
 
     def resume(self, host: Host) -> None:
