@@ -96,7 +96,7 @@ def _served_now() -> list[Panel]:
         ),
         figure(
             8,
-            "How long was the worst fail-over?",
+            "How long was the worst fail-over at most?",
             """Of the fail-overs in the time range: from the last sign of the old holder to the first announcement by
             the new one, rounded up to the next bucket of the histogram. The profile lan promises 0.6 s.""",
             now(

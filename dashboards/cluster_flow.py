@@ -108,7 +108,7 @@ def _acquiring() -> list[Panel]:
             """From the order to the driver until all addresses are up: the mean, and the longest, rounded up to its
             bucket.""",
             query(each("molehill_vip_acquire_duration_seconds", N), "mean"),
-            query(longest("molehill_vip_acquire_duration_seconds", N), "longest, at most"),
+            query(longest("molehill_vip_acquire_duration_seconds", N), "longest, at most", exemplars=True),
             style="points",
             unit="s",
             log=True,
@@ -236,7 +236,7 @@ def _outside() -> list[Panel]:
             width=8,
             high=2,
             thresholds=steps((None, "transparent"), (2, BAD)),
-            overrides=named({"views of the agents": "purple"}),
+            overrides=named({"views of the agents": NEUTRAL}),
             none="no witness is scraped",
             alerts=("MolehillWitnessTwoAnswers", "MolehillVipUnanswered", "MolehillWitnessViewsDiffer"),
         ),

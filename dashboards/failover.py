@@ -102,7 +102,7 @@ def _changed() -> list[Panel]:
         ),
         figure(
             4,
-            "How long was the longest outage?",
+            "How long was the longest outage at most?",
             """Of the fail-overs in the time range, from the last sign of the old holder to the first announcement by
             the new one, rounded up to its bucket.""",
             now(f"histogram_quantile(1, sum by (le) (increase({OUTAGE}_bucket{{{failed}}}{RANGE})))", "at most"),

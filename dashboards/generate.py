@@ -33,5 +33,10 @@ def _mend(document: dict[str, Any]) -> None:
         for letter, target in zip(LETTERS, panel.get("targets", []), strict=False):
             target["refId"] = letter
         panel.pop("repeatDirection", None)
-    for shown in (*document["links"], *document["annotations"]["list"]):
+    links = [
+        link
+        for panel in document["panels"]
+        for link in panel.get("fieldConfig", {}).get("defaults", {}).get("links", [])
+    ]
+    for shown in (*document["links"], *document["annotations"]["list"], *links):
         shown.pop("placement", None)

@@ -182,7 +182,7 @@ def _holding() -> list[Panel]:
             """Failed acquisitions by reason (left), and the time from the order to the driver until all addresses
             were up (right, points).""",
             query(faults("molehill_vip_acquire_failures_total", V, "reason", "reason"), "failed: {{reason}}"),
-            query(longest("molehill_vip_acquire_duration_seconds", N), "longest, at most"),
+            query(longest("molehill_vip_acquire_duration_seconds", N), "longest, at most", exemplars=True),
             style="steps",
             high=1,
             thresholds=RED_AT_ONE,

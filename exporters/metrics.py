@@ -22,7 +22,7 @@ from exporters.families import Counts, Labels, families, render
 from exporters.instruments import Instruments
 from exporters.status import Status
 
-CACHED = 1.0
+CACHED = 0.5
 """Seconds for which an exposition is served again: many scrapers cost as much as one."""
 
 BALANCING = (Cause.BALANCE, Cause.PREFER)

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that renders, encodes or writes gives the interpreter to the event loop (Python's default
-is 5 ms; the loop asks for it again after each system call that it makes)."""
+"""Seconds after which a thread that renders, encodes or writes gives the interpreter to the event loop.
+
+Python's default is 5 ms, and the loop has to ask for it again after each system call that it makes.
+"""
 
 
 class Observers:

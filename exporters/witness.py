@@ -48,18 +48,29 @@ class Watch:
         self._sent: dict[bytes, float] = {}
         self._heard: dict[bytes, Heard] = {}
         self._rounds = 0
+        self._anew = False
+        """Interfaces and own addresses are to be looked up again."""
         self._trouble: frozenset[str] = frozenset()
 
-    async def open(self) -> None:
-        """Builds the frames and opens the sockets. Raises `WitnessError`."""
+    async def open(self) -> list[str]:
+        """Builds the frames and opens the sockets; what could not be, and why. Raises `WitnessError`: not allowed."""
         self.close()
         groups: dict[str, list[Question]] = {}
+        troubles: list[str] = []
         for question in await asyncio.to_thread(questions, self._plan.asked):
-            groups.setdefault(question.interface, []).append(question)
+            if isinstance(question, WitnessError):
+                troubles.append(str(question))
+            else:
+                groups.setdefault(question.interface, []).append(question)
         for interface, group in groups.items():
             segment = self._segments[interface] = Segment(interface, group, self._answered)
-            segment.open()
+            try:
+                segment.open()
+            except OSError as error:
+                troubles.append(f"{interface} cannot be opened: {error.strerror}")
+                continue
             self._frames += [(question.asked, segment, question.frame()) for question in group]
+        return troubles
 
     def close(self) -> None:
         for segment in self._segments.values():
@@ -81,21 +92,18 @@ class Watch:
                 self._publish(said, unsent)  # a slow agent does not hold the segment's news back
                 said = await asking
                 self._collector.round = replace(self._round, said=said)
-                self._tell({f"{name}: {why}" for name, why in (*unsent.items(), *said.silent)})
+                self._tell(unsent | {f"{address}: {why}" for address, why in said.silent})
                 await asyncio.sleep(max(0.0, started + plan.interval - time.monotonic()))
         finally:
             await agents.close()
 
-    async def _ask(self) -> dict[str, str]:
-        """Asks for every address, and waits for the last answers. Interfaces that could not be used, and why."""
+    async def _ask(self) -> set[str]:
+        """Asks for every address, and waits for the last answers. What could not be asked, and why."""
         self._sent, self._heard = {}, {}
-        unsent: dict[str, str] = {}
+        unsent: set[str] = set()
         pause = max(BATCH / RATE, min(0.02, 0.3 * self._plan.interval * BATCH / len(self._plan.asked)))
-        if not self._frames:
-            try:
-                await self.open()
-            except WitnessError as error:
-                return {"all": str(error)}
+        if self._anew:
+            unsent.update(await self.open())
         for position in range(0, len(self._frames), BATCH):
             for asked, segment, frame in self._frames[position : position + BATCH]:
                 self._heard[asked.address] = Heard()
@@ -103,11 +111,10 @@ class Watch:
                 failure = segment.ask(frame)
                 if failure:
                     del self._heard[asked.address], self._sent[asked.address]
-                    unsent[segment.interface] = failure
+                    unsent.add(f"{segment.interface}: {failure}")
             await asyncio.sleep(pause)
         await asyncio.sleep(min(ANSWER_WINDOW, 0.5 * self._plan.interval))
-        if unsent:
-            self.close()  # addresses and interfaces are looked up anew in the next round
+        self._anew = bool(unsent)
         return unsent
 
     def _answered(self, asked: Asked, mac: bytes) -> None:
@@ -121,7 +128,7 @@ class Watch:
         if heard.seconds is None:
             heard.seconds = seconds
 
-    def _publish(self, said: Said, unsent: dict[str, str]) -> None:
+    def _publish(self, said: Said, unsent: set[str]) -> None:
         heard: dict[str, tuple[Heard, ...]] = {}
         for asked in self._plan.asked:
             one = self._heard.get(asked.address)
@@ -180,8 +187,10 @@ async def serve(plan: Plan) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        await watch.open()
         stack.callback(watch.close)
+        troubles = await watch.open()
+        if troubles:
+            raise WitnessError(troubles[0])
         await Page(collector.registry()).start(plan.listen, stack)
         watching = asyncio.ensure_future(watch.run())
         ending = asyncio.ensure_future(stop.wait())

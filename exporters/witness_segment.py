@@ -71,11 +71,17 @@ class Question:
         return frames.directed_request(self.mac, self.source, target) if self.source else frames.probe(self.mac, target)
 
 
-def questions(asked: tuple[Asked, ...]) -> list[Question]:
-    """Finds interfaces and own addresses by the kernel's routes. Raises `WitnessError` for the first that cannot be."""
+def questions(asked: tuple[Asked, ...]) -> list[Question | WitnessError]:
+    """Finds interfaces and own addresses by the kernel's routes; for each that cannot be asked, why."""
+    found: list[Question | WitnessError] = []
     with IPRoute() as netlink:
         links = {link["index"]: link for link in netlink.get_links()}
-        return [_question(netlink, links, one) for one in asked]
+        for one in asked:
+            try:
+                found.append(_question(netlink, links, one))
+            except WitnessError as error:
+                found.append(error)
+    return found
 
 
 def _question(netlink: IPRoute, links: dict[int, object], asked: Asked) -> Question:
@@ -125,7 +131,7 @@ class Segment:
         self._socket: socket.socket | None = None
 
     def open(self) -> None:
-        """Raises `WitnessError`."""
+        """Raises `WitnessError` where this process may not ask at all, OSError where the interface cannot be used."""
         protocol = {frozenset({4}): ETH_P_ARP, frozenset({16}): ETH_P_IPV6}.get(frozenset(self._families), ETH_P_ALL)
         try:
             # Protocol 0 hears nothing: no frame comes in before the filter is there.
@@ -138,9 +144,9 @@ class Segment:
             _attach(opened, FILTER)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             opened.bind((self.interface, protocol))
-        except OSError as error:
+        except OSError:
             opened.close()
-            raise WitnessError(f"{self.interface} cannot be opened: {error.strerror}") from None
+            raise
         self._socket = opened
         asyncio.get_running_loop().add_reader(opened, self._readable)
 

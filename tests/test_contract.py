@@ -77,7 +77,7 @@ def _witness() -> Iterator[Metric]:
 
 
 def _said() -> Said:
-    said = Said(agents=3)
+    said = Said(reached=3, views=frozenset({"5-www1-1"}))
     said.claims["web"] = 1
     return said
 

@@ -53,8 +53,11 @@ def test_the_core_is_pure() -> None:
 
 
 def test_only_the_composition_root_knows_the_exporters() -> None:
+    """And the command line the witness: a program of its own, on another host, that no agent ever runs."""
     files = [path for path in sources("agent") if path != ROOT / "agent" / "runtime.py"]
-    assert offences(files, lambda name: not within(name, "exporters")) == []
+    witness = ("exporters.witness", "exporters.witness_plan")
+    found = offences(files, lambda name: not within(name, "exporters"))
+    assert [text for text in found if not (text.startswith("agent/cli.py:") and text.endswith(witness))] == []
 
 
 def test_exporters_know_nothing_of_the_agent_but_its_vocabulary() -> None:
@@ -65,7 +68,13 @@ def test_exporters_know_nothing_of_the_agent_but_its_vocabulary() -> None:
         ours = within(name, "agent") or within(name, "exporters")
         return not ours or name == "agent.core" or any(within(name, package) for package in allowed)
 
-    assert offences(sources("exporters"), fine) == []
+    observers = [path for path in sources("exporters") if not path.name.startswith("witness")]
+    assert offences(observers, fine) == []
+    # The witness observes no agent's events: it asks with the agents' frames for what their configuration names.
+    witness = set(sources("exporters")) - set(observers)
+    assert len(witness) > 3
+    more = ("agent.drivers.frames", "agent.config")
+    assert offences(sorted(witness), lambda name: fine(name) or any(within(name, it) for it in more)) == []
 
 
 def test_engines_and_drivers_do_not_know_each_other() -> None:

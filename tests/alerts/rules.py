@@ -72,6 +72,8 @@ def _uses(node: Any, needed: frozenset[str]) -> Iterator[Use]:
             yield from _selector(node.vector_selector, needed)
         case promql_parser.AggregateExpr():
             kept = frozenset(_labels(node.modifier))
+            if str(node).startswith(("topk", "bottomk")):
+                kept |= needed  # these choose series and leave them as they are
             if not needed <= kept:
                 raise ValueError(f"{sorted(needed - kept)} are asked of {node}, which drops them")
             yield from _uses(node.expr, kept)
@@ -81,7 +83,7 @@ def _uses(node: Any, needed: frozenset[str]) -> Iterator[Use]:
             yield from _uses(node.rhs, matched or needed)
         case promql_parser.Call() if node.func.name == "label_replace":
             made, source = node.args[1].val, node.args[3].val
-            yield from _uses(node.args[0], (needed - {made}) | {source})
+            yield from _uses(node.args[0], (needed - {made}) | ({source} - {""}))
         case promql_parser.Call():
             for argument in node.args:
                 yield from _uses(argument, needed | ({"le"} if node.func.name == "histogram_quantile" else set()))

@@ -75,7 +75,9 @@ def test_alerts_say_what_to_do(name: str) -> None:
 def test_every_rule_is_explained(path: Path) -> None:
     """A comment above each rule; one with a `for` says why it is so long."""
     text = path.read_text()
-    for found in re.finditer(r"((?:^      #.*\n)*)^      - (alert|record): (\S+)\n((?:^        .*\n)*)", text, re.MULTILINE):
+    for found in re.finditer(
+        r"((?:^      #.*\n)*)^      - (alert|record): (\S+)\n((?:^        .*\n)*)", text, re.MULTILINE
+    ):
         comment, _, name, body = found.groups()
         assert comment, f"{name} has no comment"
         pause = re.search(r"^        for: (\w+)$", body, re.MULTILINE)
@@ -115,7 +117,9 @@ def test_the_verb_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["alerts", str(tmp_path / "new"), *bases]) == 0
     written = {path.relative_to(tmp_path / "new") for path in (tmp_path / "new").rglob("*.yml")}
     assert written == {path.relative_to(rules.ALERTS) for path in rules.ALERTS.rglob("*.yml")}
-    assert {Path(line) for line in capsys.readouterr().out.splitlines()} == {tmp_path / "new" / path for path in written}
+    assert {Path(line) for line in capsys.readouterr().out.splitlines()} == {
+        tmp_path / "new" / path for path in written
+    }
     text = (tmp_path / "new" / "split_brain.rules.yml").read_text()
     assert "https://wiki.test/book#molehillsplitbrain" in text
     assert "https://grafana.test/d/molehill-cluster?" in text

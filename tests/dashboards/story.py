@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from agent.lab import formation, network  # noqa: E402
 from agent.lab.lab import HTTP_PORT, Lab, down  # noqa: E402
-from agent.lab.plan import generate, prefix_of  # noqa: E402
+from agent.lab.plan import generate, prefix_of, with_arguments  # noqa: E402
 from dashboards import FILES  # noqa: E402
 
 NAME = "story"
@@ -55,7 +55,9 @@ def main() -> int:
 
 def record(directory: Path) -> None:
     directory.mkdir(parents=True)
-    lab = Lab.create(generate(NAME, 3, 6, network.free_management_network()))
+    plan = generate(NAME, 3, 6, network.free_management_network())
+    # Nobody listens there; without an address of a collector there would be no exemplars.
+    lab = Lab.create(with_arguments(plan, "--set", "tracing.endpoint=http://127.0.0.1:4318"))
     try:
         formation.wait_formed(lab)
         (directory / "prometheus.yml").write_text(json.dumps(scrape_configuration(lab)))  # JSON is YAML.

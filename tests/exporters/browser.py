@@ -103,7 +103,11 @@ class Tab:
         )
         await self.call(
             "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+            features=[
+                {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+                # No picture of a colour that is half way between two.
+                {"name": "prefers-reduced-motion", "value": "reduce"},
+            ],
         )
 
     async def value(self, expression: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -93,6 +95,20 @@ def test_the_server_does_what_the_document_says(served: Served, path: str) -> No
 
     ask()
     assert asked
+
+
+def test_the_bounds_of_an_event_number_are_those_of_the_server(served: Served) -> None:
+    def told(since: int) -> int:
+        try:
+            with urllib.request.urlopen(f"{served.url}/api/v1/events?since={since}", timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    (bounds,) = [it["schema"] for it in DOCUMENT["paths"]["/api/v1/events"]["get"]["parameters"] if it["in"] == "query"]
+    least, most = bounds["minimum"], bounds["maximum"]
+    assert [told(number) for number in (least - 1, least, most, most + 1)] == [400, 200, 200, 400]
 
 
 def test_an_answer_that_breaks_the_document_is_noticed(served: Served) -> None:

@@ -190,6 +190,7 @@ async def test_it_follows_without_being_loaded_again(shown: Shown) -> None:
     assert "Acquired 1 VIP here (failover, without holder 421\u00a0ms): 10.0.0.3" in newest
     assert any("1 member missing" in text for text in await shown.tab.value("facts.notices()"))
     assert await shown.tab.value("facts.figure('imbalance')") == "2 most less least"
+    assert await shown.tab.value("facts.figure('members')") == "2 of 3"
     assert await shown.tab.value("window.same")
     assert shown.tab.complaints == []
 
@@ -392,7 +393,7 @@ async def test_when_no_stream_is_free_it_asks_instead(shown: Shown, monkeypatch:
     monkeypatch.setattr("exporters.http.STREAMS_MAX", 0)
     shown.see(*settled())
     await shown.tab.open(shown.url)
-    await shown.tab.until("document.querySelector('#contact-text').textContent === 'live, by polling'")
+    await shown.tab.until("document.querySelector('#contact-text')?.textContent === 'live, by polling'")
     await shown.tab.value(FACTS)
     shown.see(e.Reloaded(99.5, "line 3 is wrong"))
     await shown.tab.until("facts.story()[0].includes('line 3 is wrong')")

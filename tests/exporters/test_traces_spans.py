@@ -127,6 +127,12 @@ def test_the_repetition_belongs_to_the_acquisition_and_makes_no_second_root() ->
     assert len([span for span in node.spans if span.span == identify("www", str(NEW)).root]) == 1
 
 
+def test_an_acquisition_that_had_to_wait_makes_no_second_root() -> None:
+    node = Watched().see(*failover()).rest(101.0).see(*acquired(103.0, "b"), frame(103.001, vip="b")).rest(110.0)
+    assert len([span for span in node.spans if span.span == identify("www", str(NEW)).root]) == 1
+    assert [span.attributes["vip.name"] for span in node.named("acquire vip")] == ["a", "b"]
+
+
 def test_refreshes_are_traces_of_their_own() -> None:
     node = Watched().see(*failover()).rest(110.0)
     for at in (160.0, 220.0):
@@ -188,7 +194,7 @@ def test_a_new_view_forgets_the_orders_of_the_old_one_but_not_what_is_under_way(
     _, done = acquired(100.001)
     node.see(e.AcquireStarted(99.9, VipName("a"), Cause.REPAIR), change(100.0, NEW, W1, W2), done)
     assert node.one("add address").incident.identity == identify("www", str(OLD), 3)
-    node.see(e.AcquireStarted(101.0, VipName("b"), Cause.FAILOVER))
+    node.see(e.ReleaseStarted(101.0, VipName("a"), Cause.MERGE))
     assert node.incidents.now is not None
     assert node.incidents.now.identity == identify("www", str(NEW))
 

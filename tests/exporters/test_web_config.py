@@ -105,6 +105,13 @@ async def test_no_header_is_taken_for_a_password(header: str) -> None:
     assert not await web_config.Door().admits({"ops": HASHED}, header)
 
 
+async def test_the_password_that_unknown_users_are_measured_by_opens_nothing() -> None:
+    word = b"no user has this one"
+    assert bcrypt.checkpw(word, web_config.NOBODY.encode())
+    header = f"Basic {base64.b64encode(b'nobody:' + word).decode()}"
+    assert not await web_config.Door().admits({"ops": HASHED}, header)
+
+
 async def test_a_new_certificate_and_new_users_are_taken_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from agent import __version__
-from agent.lab import formation, network
+from agent.lab import network
 from agent.lab.lab import Lab, down
 from agent.lab.plan import Host, Plan, generate
 
@@ -85,8 +85,8 @@ def test_what_a_container_is_started_with(image: Image) -> None:
 def test_its_command_starts_for_the_images_user(image: Image) -> None:
     with image.container() as container:
         assert image.run(container, "molehill", "version").stdout == f"molehill {__version__}\n"
-        identity = image.run(container, "id", "-u").stdout
-        assert identity == "748\n"
+        identity = image.run(container, "id", "-u")
+        assert identity.stdout == "748\n", identity
         refused = image.run(container, "molehill", "version", capabilities=False)
         assert refused.returncode != 0
         assert "operation not permitted" in refused.stderr, "without the capabilities it does not start half"
@@ -132,7 +132,7 @@ def wait_held(lab: Lab) -> None:
     """The control socket is inside the container: the kernel's addresses are what can be seen."""
     deadline = time.monotonic() + 30
     while not all(who == ["www1"] for who in lab.holders().values()):
-        assert lab.agent("www1") is not None, formation.last_words(lab, "www1")
+        assert lab.agent("www1") is not None, lab.log("www1").read_text()
         assert time.monotonic() < deadline, lab.log("www1").read_text()
         select.select([], [], [], 0.05)
 

@@ -88,7 +88,9 @@ class Checkers(Observer):
                     self._bounds(host, now, message)
                     if isinstance(message, Join) and host.settings.lease_bound > 0.0:
                         self.heard_at_vote[node.me] = {
-                            peer.member: host.from_clock(peer.heard) for peer in node.membership.peers.all()
+                            # A copy that came late is no sign of life.
+                            peer.member: min(host.from_clock(peer.heard), host.heard.get(peer.member, 0.0))
+                            for peer in node.membership.peers.all()
                         }
                 case _:
                     pass
@@ -208,8 +210,7 @@ class Checkers(Observer):
         taken = {v for v, h in host.node.serving.ownership.holdings.items() if h.phase is Phase.ACQUIRING}
         named = self.conflicts.get(last_view, set())
         early = {vip for vip in taken & lost.up if (vip, member.name) not in named}
-        # A copy that came late is no sign of life.
-        last = min(max(heard, default=0.0), lost.silent_since)
+        last = max(heard, default=0.0)
         if fellows and heard and early and now < last + bound * (1.0 - 1e-3):
             self.fail("R9", host, now, f"acquires {early} of {member}, heard at {last:.3f}, lease {bound}")
 

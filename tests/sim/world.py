@@ -23,6 +23,9 @@ from agent.core.node import Node
 from agent.core.settings import Address, Settings
 from tests.sim.network import Network
 
+LATE_COPY = 0.06
+"""Seconds of delay that only a copy has which a switch kept."""
+
 SOCKET_BUFFER = 500
 """Messages that wait for a paused agent."""
 
@@ -40,8 +43,8 @@ class Host:
     defined: dict[VipName, tuple[Address, ...]] = field(default_factory=dict)
     """As what they were put up."""
     paused: bool = False
-    silent_since: float = 0.0
-    """When it crashed or was paused last."""
+    heard: dict[Member, float] = field(default_factory=dict)
+    """When the last message of each other one came that was no late copy."""
     backlog: list[Input] = field(default_factory=list)
     rate: float = 1.0
     offset: float = 0.0
@@ -116,7 +119,6 @@ class World:
         if host.node is not None:
             self.observer.crashed(host, host.node.me)
             self._lease_runs(host)
-            host.silent_since = host.silent_since if host.paused else self.now
         host.node, host.paused, host.backlog = None, False, []
 
     def _lease_runs(self, host: Host) -> None:
@@ -126,8 +128,6 @@ class World:
             self.after(bound, lambda: host.up.clear() if host.node is None and host.incarnation == life else None)
 
     def pause(self, host: Host) -> None:
-        if not host.paused:
-            host.silent_since = self.now
         host.paused = True
 
     def resume(self, host: Host) -> None:
@@ -158,6 +158,11 @@ class World:
             self.crash(host)
         self._arm(host)
 
+    def _deliver(self, target: Host, received: Received, prompt: bool) -> None:
+        if prompt:
+            target.heard[received.sender] = self.now
+        self.feed(target, received)
+
     def _arm(self, host: Host) -> None:
         node = host.node
         if node is None:
@@ -187,7 +192,8 @@ class World:
                     if target is None:  # a hostile test's invention
                         continue
                     for delay in self.network.deliveries(host.name, name):
-                        self.after(delay, lambda target=target: self.feed(target, received))  # type: ignore[misc]
+                        prompt = delay < LATE_COPY
+                        self.after(delay, lambda target=target, prompt=prompt: self._deliver(target, received, prompt))  # type: ignore[misc]
             case Acquire(vips=vips):
                 assert host.node is not None
                 table = {vip.name: vip.addresses for vip in host.node.settings.vips}
