@@ -12,6 +12,8 @@ from pathlib import Path
 RUNBOOK = "https://molehill.example/runbook"
 """Stands for the page of docs/runbook.md; an alert's section follows after `#`."""
 
+WRITTEN = (".rules.yml", ".test.yml", ".example.yml")
+
 DASHBOARDS = "https://molehill.example/grafana"
 """Stands for Grafana's root; `/d/molehill-cluster` and the like follow."""
 
@@ -34,6 +36,6 @@ def _sources(folder: Traversable, name: Path) -> list[tuple[Traversable, Path]]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             found += _sources(entry, name / entry.name)
-        elif entry.name.endswith(".yml"):
+        elif entry.name.endswith(WRITTEN):
             found.append((entry, name / entry.name))
     return found
