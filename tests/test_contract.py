@@ -49,6 +49,8 @@ def exported() -> dict[str, frozenset[str]]:
     for metric in [*_agent(), *_witness()]:
         for sample in metric.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
+        if not metric.samples:
+            found.setdefault(metric.name, set())
     return {name: frozenset(labels) for name, labels in found.items()}
 
 

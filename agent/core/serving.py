@@ -393,7 +393,6 @@ class Serving:
         refused = "this node has left the group"
         out: Outputs = [OperatorAnswered(now, asked.number, asked.verb, refused) for asked in self.operator]
         self.operator.clear()
-        self._not_before = {}
         self.record, self.mature, self.leaving = None, False, False
         self._orders = {}
         self.waiting = {}
