@@ -67,18 +67,19 @@ class Agent:
         self.loop = loop
         self.metrics = Metrics(self.status, Bus(self.loop), reject_reasons=(), timer=now)
 
-    def scrape(self) -> dict[Series, float]:
+    def scrape(self, wanted: set[str]) -> dict[Series, float]:
+        """Samples of the metrics `wanted`; only these are parsed, which is most of the work."""
         body, _ = self.loop.run_until_complete(self.metrics.scrape(""))
+        lines = [line for line in body.decode().splitlines() if line.partition("{")[0] in wanted]
         found = {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for metric in text_string_to_metric_families(body.decode())
+            for metric in text_string_to_metric_families("\n".join(lines) + "\n")
             for sample in metric.samples
         }
-        for (name, labels), _ in list(found.items()):
-            if name == "process_start_time_seconds":
-                # The one metric that is not of the story: all lives are in this process.
-                found[(name, labels)] = self.started
-        return found
+        # The one metric that is not of the story: all lives are in this process.
+        return {
+            series: self.started if series[0] == "process_start_time_seconds" else found[series] for series in found
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,7 @@ class Story:
             for number, (name, host) in enumerate(world.hosts.items()):
                 if second % scraping.interval == number * scraping.interval // len(NAMES):
                     alive = host.node is not None and lose.random() >= scraping.lost
-                    found = observed.agents[name].scrape() if alive else {}
-                    found = {series: value for series, value in found.items() if series[0] in wanted}
+                    found = observed.agents[name].scrape(wanted) if alive else {}
                     tape.scraped(name, second, found)
         observed.close()
         return tape.series()

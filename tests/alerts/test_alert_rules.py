@@ -146,7 +146,8 @@ def test_records_are_named_after_their_labels() -> None:
         level, metric, operation = name.split(":")
         used = list(rules.uses(expression))
         assert all(set(level.split("_")) <= use.labels for use in used), name
-        assert any(re.sub(r"(_timestamp)?(_seconds|_total)?(_bucket)?$", "", use.metric) in metric for use in used), name
+        bare = {re.sub(r"(_timestamp)?(_seconds|_total)?(_bucket)?$", "", use.metric) for use in used}
+        assert any(word in metric for word in bare), name
         assert operation
 
 
