@@ -66,6 +66,11 @@ class Holding:
     announce_at: float = float("inf")
     occasion: Occasion = Occasion.REPEAT
 
+    @property
+    def answers(self) -> bool:
+        """All its addresses are up, as far as this node knows: it may be announced."""
+        return self.phase is Phase.HELD and not self.lost
+
 
 @dataclass(slots=True)
 class Failure:
@@ -207,7 +212,7 @@ class Ownership:
 
     def announce(self, now: float, vips: Iterable[VipName], occasion: Occasion) -> list[Effect | Event]:
         """At once, for those that are held, and once more after the locktime."""
-        going = tuple(vip for vip in vips if vip in self.holdings and self.holdings[vip].phase is Phase.HELD)
+        going = tuple(vip for vip in vips if vip in self.holdings and self.holdings[vip].answers)
         if not going:
             return []
         for vip in going:
@@ -220,7 +225,7 @@ class Ownership:
         out: list[Effect | Event] = []
         due: dict[Occasion, list[VipName]] = {}
         for vip, holding in self.holdings.items():
-            if holding.phase is Phase.HELD and holding.announce_at <= now:
+            if holding.answers and holding.announce_at <= now:
                 due.setdefault(holding.occasion, []).append(vip)
                 holding.announce_at, holding.occasion = now + self._timing.announce_refresh, Occasion.REFRESH
         for occasion, vips in due.items():

@@ -172,7 +172,7 @@ class Tape:
 
 def fired(story: Story, scraping: Scraping, expected: list[dict[str, str]], folder: Path) -> str:
     """promtool's complaint if the alerts that fired at any time are not `expected` (labels alertname, severity)."""
-    test = {
+    test: dict[str, object] = {
         "interval": "1s",
         "input_series": story.series(scraping),
         "promql_expr_test": [
@@ -232,5 +232,5 @@ def split(name: str) -> Callable[[World], object]:
     return lambda world: world.network.split({name}, set(world.hosts))
 
 
-def heal(world: World) -> object:
-    return world.network.heal()
+def heal(world: World) -> None:
+    world.network.heal()

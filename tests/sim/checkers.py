@@ -219,8 +219,7 @@ class Checkers(Observer):
         holdings = host.node.serving.ownership.holdings
         for vip in vips:
             holding = holdings.get(vip)
-            lost = holding is not None and holding.lost
-            if holding is None or holding.phase is not Phase.HELD or (vip not in host.up and not lost):
+            if holding is None or holding.phase is not Phase.HELD or vip not in host.up:
                 self.fail("I8", host, now, f"announces {vip}: {holding}, kernel {sorted(host.up)}")
 
     def _holdings(self, host: Host, now: float, item: Input) -> None:
