@@ -20,7 +20,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps chromium fonts-dejavu-core curl 
 IMAGE_PACKAGES := buildah debootstrap
 MONITORING := prometheus prometheus-alertmanager
 
-.PHONY: lab test check fix types tests alerts-e2e image sim fuzz bench lock clean
+.PHONY: lab test check fix types tests alerts-e2e image sim mutate fuzz bench lock clean
 
 lab: .venv/.runs
 	$(BIN)/molehill lab demo
@@ -49,6 +49,10 @@ alerts-e2e: .venv/.tests .tools/.monitoring
 image: .venv/.tests
 	@packages="$(IMAGE_PACKAGES)"; $(apt)
 	MOLEHILL_IMAGE=1 $(BIN)/python -m pytest -v -m image
+
+# Every threshold, label and time of the alert rules changed once: a test has to notice.
+mutate: .venv/.tests .tools/.monitoring
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m tests.alerts.mutate
 
 sim: .venv/.tests
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
