@@ -300,7 +300,7 @@ def hunt(name: str) -> tuple[str, tuple[int, str] | None]:
     with mutated(name):
         for seed in range(SEEDS_MAX):
             try:
-                run(seed)
+                run(seed, leases=True)
             except Violation as violation:
                 return name, (seed, str(violation)[:100])
             except Exception as error:

@@ -200,9 +200,9 @@ class Nemesis:
         self._later(4.0, lambda: setattr(self.world.network, "stale", 0.0))
 
     def split(self, host: Host) -> None:
-        names = set(self.world.hosts)
-        group = {name for name in names if self.rng.random() < 0.5}
-        self.world.network.split(set(group), set(names))
+        names = sorted(self.world.hosts)
+        group = {str(name) for name in names if self.rng.random() < 0.5}
+        self.world.network.split(group, set(names))
         self._heal_later()
 
     def isolate(self, host: Host) -> None:
