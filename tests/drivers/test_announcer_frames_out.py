@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 
 import pytest
 from cable import Cable, Heard, inside
@@ -289,17 +290,16 @@ async def test_a_thousand_vips_leave_the_loop_free(cable: Cable, heard: Heard) -
         Vip(VipName(f"v{n}"), (Address("eth0", str(ip_address("10.20.0.1") + n), 16, "10.20.0.0/16"),))
         for n in range(1000)
     )
-    longest = 0.0
     async with announcer(heard, vips=many) as made:
-        turn = time.thread_time()
         made.announce(tuple(each.name for each in many), Occasion.ACQUIRE)
-        while len(heard.of(ArpSent)) < 2000:
-            longest = max(longest, time.thread_time() - turn)
+        turns = [len(heard.of(ArpSent))]
+        while turns[-1] < 2000:
             await asyncio.sleep(0)
-            turn = time.thread_time()
+            turns.append(len(heard.of(ArpSent)))
+    # The loop has its turn between slices; how long one takes is for the benchmark to say.
+    assert max(after - before for before, after in pairwise([0, *turns])) <= 500
     kinds = [each.kind for each in heard.of(ArpSent)]
     assert kinds == ["request"] * 1000 + ["reply"] * 1000
-    assert longest < 0.010
 
 
 async def test_neighbours_are_those_that_a_vip_may_be_told_to(cable: Cable, heard: Heard) -> None:
@@ -335,11 +335,10 @@ async def test_a_full_neighbour_table_is_cut_and_leaves_the_loop_free(cable: Cab
     ]
     with inside(cable.node):
         cable.batch(lines)
-    longest = 0.0
+    turns = 0
     reading = asyncio.create_task(neighbours.read(wide))
     while not reading.done():
-        turn = time.thread_time()
         await asyncio.sleep(0)
-        longest = max(longest, time.thread_time() - turn)
+        turns += 1
     assert len(reading.result()) == 4096
-    assert longest < 0.030
+    assert turns >= 10
