@@ -11,13 +11,13 @@ directory=$(realpath -m "$1")
 root=${2:-$directory/root}
 source=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$directory"
-mirror=${MOLEHILL_MIRROR:-http://deb.debian.org/debian}
+mirror=${MOLEHILL_MIRROR:-}  # empty: where debootstrap looks by itself
 
 buildah() { command buildah --root "$directory/storage" --runroot "$directory/run" --storage-driver vfs "$@"; }
 
 if [ ! -e "$root/etc/debian_version" ]; then
   echo "== debootstrap"
-  debootstrap --variant=minbase bookworm "$root" "$mirror" > "$directory/debootstrap.log"
+  debootstrap --variant=minbase bookworm "$root" ${mirror:+"$mirror"} > "$directory/debootstrap.log"
 fi
 
 echo "== base image"
