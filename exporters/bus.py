@@ -11,13 +11,31 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TextIO, TypeVar
 
-from agent.core.events import Event
+from agent.core.events import (
+    AcquireStarted,
+    ArpSent,
+    Event,
+    GatherStarted,
+    MemberSuspected,
+    ReleaseStarted,
+    ViewInstalled,
+    VipAcquired,
+    VipReleased,
+)
 
 QUEUE_MAX = 65_536
 """1,000 VIPs lost at once make about ten events each; six times that. 65,536 events are about 15 MB."""
 
 DELAY = 0.02
 """Seconds from an event to the first look at it: by then a hand-over of a few milliseconds is over."""
+
+URGENT = frozenset(
+    {MemberSuspected, GatherStarted, ViewInstalled, AcquireStarted, VipAcquired, ReleaseStarted, VipReleased, ArpSent}
+)
+"""Events of a fail-over under way: nothing is observed before DELAY has passed since the last of them..."""
+
+LATEST = 0.2
+"""...but after so many seconds at the latest: a view that changes all the time must be seen, too."""
 
 SLICE = 0.002
 """Seconds of observing before the loop gets its turn."""
@@ -57,6 +75,8 @@ class Bus:
         """Published since the last slice, not in order yet."""
         self._subscribers: list[tuple[str, Subscriber]] = []
         self._due: asyncio.TimerHandle | None = None
+        self._first = self._urgent = 0.0
+        """When the first event that waits was published, and the last urgent one."""
         self._seen = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.dropped = 0
@@ -74,8 +94,19 @@ class Bus:
             self.dropped += 1
             return
         self._fresh.append(event)
+        if type(event) in URGENT:
+            self._urgent = self._timer()
         if self._due is None:
-            self._due = self._loop.call_later(DELAY, self.drain)
+            self._first = self._timer()
+            self._due = self._loop.call_later(DELAY, self._drain_when_calm)
+
+    def _drain_when_calm(self) -> None:
+        now = self._timer()
+        rest = min(self._urgent + DELAY, self._first + LATEST) - now
+        if rest > 0.0:
+            self._due = self._loop.call_later(rest, self._drain_when_calm)
+        else:
+            self.drain()
 
     async def caught_up(self) -> None:
         """Until everything published so far has been observed; nothing is hurried for it."""
@@ -96,7 +127,8 @@ class Bus:
             if self._timer() >= end:
                 break
         if self._events:
-            self._due = self._loop.call_later(PAUSE, self.drain)
+            self._first = self._timer()
+            self._due = self._loop.call_later(PAUSE, self._drain_when_calm)
 
     def flush(self) -> None:
         """All that waits, in one go: for the end of the process, when there is nothing left to delay."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent.config.convert import to_yaml
@@ -46,8 +46,15 @@ def load_from_args(args: argparse.Namespace) -> Loaded:
     return load_wackamole(args.wackamole_conf, args.spread_conf, node=args.node, overrides=args.set)
 
 
-def check(args: argparse.Namespace) -> int:
-    """Prints every problem to stderr, and what `run` would do to stdout. 1 on errors."""
+Complaint = tuple[str, int | None, str, str]
+"""File, line, what is wrong, what to do."""
+
+
+def check(args: argparse.Namespace, web_config: Callable[[Path], Complaint | None]) -> int:
+    """Prints every problem to stderr, and what `run` would do to stdout. 1 on errors.
+
+    `web_config`: the reader of the file that `http.web_config` names.
+    """
     try:
         loaded = load_from_args(args)
     except ConfigError as error:
@@ -55,6 +62,9 @@ def check(args: argparse.Namespace) -> int:
         return 1
     configuration = loaded.configuration
     problems = [*loaded.warnings, *notes(configuration), *unsupported(configuration)]
+    if configuration.http.web_config is not None:
+        wrong = web_config(Path(configuration.http.web_config))
+        problems += [Problem(*wrong)] if wrong is not None else []
     if getattr(args, "live", False):
         problems += check_live(configuration)
     _print(problems)

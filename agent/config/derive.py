@@ -7,13 +7,14 @@ import json
 
 from agent.config.models import Configuration
 from agent.config.models import Vip as VipModel
+from agent.config.rules import fast_lease
 from agent.config.values import InterfaceAddress
 from agent.core.ids import NodeName, VipName
 from agent.core.settings import Address, PartitionPolicy, Settings, Timing, Vip
 
 
 def core_settings(configuration: Configuration) -> Settings:
-    """The core's settings. `lease_bound` stays 0 until leases are in force."""
+    """The core's settings."""
     engine, balance = configuration.engine, configuration.balance
     most = balance.acquisitions_per_round
     return Settings(
@@ -34,6 +35,7 @@ def core_settings(configuration: Configuration) -> Settings:
         partition=PartitionPolicy(configuration.partition),
         votes=tuple((NodeName(name), votes) for name, votes in sorted(configuration.votes.items())),
         digest=digest(configuration),
+        lease_bound=fast_lease(configuration),
     )
 
 
@@ -55,6 +57,7 @@ def digest(configuration: Configuration) -> str:
         "mature": configuration.mature,
         "heartbeat": engine.heartbeat,
         "failure_timeout": engine.failure_timeout,
+        "lease": fast_lease(configuration),
     }
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.config.models import Configuration, Lease
+from agent.config.models import Configuration
 from agent.config.problem import Location, Problem
 
 _WAITING: tuple[tuple[str, Location, Callable[[Configuration], bool]], ...] = (
-    ("lease", ("lease",), lambda c: c.lease != Lease()),
     ("conflict.probe", ("conflict", "probe"), lambda c: c.conflict.probe),
     ("conflict.policy", ("conflict", "policy"), lambda c: c.conflict.policy != "defend"),
     ("realtime", ("realtime",), lambda c: c.realtime),
@@ -45,13 +44,5 @@ def unsupported(configuration: Configuration) -> list[Problem]:
         key = "multicast" if engine.multicast is not None else "broadcast"
         found.append(
             problem(("engine", key), f"members cannot be discovered by {key} yet", "list all of them under `members`")
-        )
-    if configuration.partition != "component":
-        found.append(
-            problem(
-                ("partition",),
-                f"partition '{configuration.partition}' is not in force yet",
-                "write `partition: component`: every part of a split cluster serves all VIPs",
-            )
         )
     return found

@@ -27,6 +27,15 @@ class Beats:
         self._sent.pop(self.number - REMEMBERED, None)
         return self.number
 
+    @property
+    def last_sent(self) -> float:
+        """When the newest one was sent."""
+        return self._sent.get(self.number, float("-inf"))
+
+    def acknowledged(self, me: Member, beat: Heartbeat) -> float | None:
+        """When the heartbeat of ours was sent that this one echoes; None: it echoes none that is remembered."""
+        return next((self._sent.get(number) for member, number, _ in beat.echoes if member == me), None)
+
     @staticmethod
     def echoes(peers: Peers, now: float) -> tuple[tuple[Member, int, float], ...]:
         """Per peer heard: its last heartbeat's number and how long ago that came."""

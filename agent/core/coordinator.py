@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agent.core.ids import NodeName, Seq, VipName
 from agent.core.messages import Requests
+from agent.core.peers import Peers
 from agent.core.placement import place, plan_round, plan_urgent
 from agent.core.record import Record
 from agent.core.view import (
@@ -25,6 +26,7 @@ from agent.core.view import (
     NeighboursShared,
     OperatorRequest,
     StandingChanged,
+    View,
 )
 
 
@@ -34,6 +36,17 @@ class Asked:
 
     requests: Requests
     delivered: Seq
+
+
+def asked_by(view: View, peers: Peers) -> dict[NodeName, Asked]:
+    """What the other members of the view ask for, by their last heartbeat in it."""
+    asked = {}
+    for member in view.members:
+        peer = peers.get(member)
+        beat = peer.heartbeat if peer is not None else None
+        if beat is not None and not beat.gathering and beat.view is not None and beat.view.id == view.id:
+            asked[member.name] = Asked(beat.requests, beat.delivered)
+    return asked
 
 
 def decide(record: Record, asked: Mapping[NodeName, Asked], round_due: bool, limit: int | None) -> Decision | None:

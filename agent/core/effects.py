@@ -17,6 +17,8 @@ class Occasion(StrEnum):
     MERGE = "merge"
     REPEAT = "repeat"
     REFRESH = "refresh"
+    DEFEND = "defend"
+    """A rival claimed it (RFC 5227 2.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,26 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldLease:
+    """The kernel answers for this node's VIPs until `until`, and not longer, whatever becomes of the agent.
+
+    `fresh` False: a renewal, which must fail when the lease has lapsed meanwhile (answer: `LeaseLapsed`).
+    `fresh` True: a new lease, taken up by the rule of DESIGN 5.
+    """
+
+    until: float
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KnowFellows:
+    """Hardware addresses of all other members that this node ever shared a view with: their claims are no rival's."""
+
+    macs: tuple[tuple[str, NodeName], ...]
+    """Hardware address and whose it is; sorted. Replaces the former ones."""
+
+
+@dataclass(frozen=True, slots=True)
 class LearnNeighbours:
     """Entries of the shared ARP cache as this member has them now; replaces its former ones."""
 
@@ -66,4 +88,4 @@ class Stop:
     """Everything is handed over and said: the process may end."""
 
 
-Effect = Send | Acquire | Release | Announce | LearnNeighbours | ForgetNeighbours | Stop
+Effect = Send | Acquire | Release | Announce | HoldLease | KnowFellows | LearnNeighbours | ForgetNeighbours | Stop

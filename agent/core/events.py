@@ -273,7 +273,68 @@ class HeartbeatSent:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """A layer of the lease ran out before it was renewed. `fast`: core's finding; `address`: driver's."""
+
+    at: float
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken:
+    """The fast lease is in force: for the first time, or again after it was lost."""
+
+    at: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumChanged:
+    """Under `partition: quorum`: whether this node's view may hold VIPs, and the votes counted."""
+
+    at: float
+    quorate: bool
+    votes: int
+    needed: int
+
+
 # Drivers and engines.
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    """*Driver.* `margin`: seconds that were left of the former lease."""
+
+    at: float
+    layer: str
+    """fast, address."""
+    margin: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLayer:
+    """*Driver.* Whether a layer that silences this node is in force: `fast`, `address`, `guard`."""
+
+    at: float
+    layer: str
+    active: bool
+    detail: str
+    """Why not, or what was done (a filter table that somebody removed was put back; a guard was replaced)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictSeen:
+    """*Driver.* A host that is no member of the group claims a VIP that this node holds (RFC 5227 2.4)."""
+
+    at: float
+    vip: VipName
+    address: str
+    interface: str
+    mac: str
+    answer: str
+    """What is done about it: `defended`, `yielded`, `noted` (defended within the last 10 s already)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +444,12 @@ Event = (
     | OperatorAnswered
     | HeartbeatReceived
     | HeartbeatSent
+    | LeaseLost
+    | LeaseTaken
+    | QuorumChanged
+    | LeaseRenewed
+    | LeaseLayer
+    | ConflictSeen
     | ArpSent
     | DatagramRejected
     | NameClash

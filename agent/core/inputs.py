@@ -64,6 +64,32 @@ class VipsUnable:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseLapsed:
+    """The fast lease ran out before it was renewed: the kernel answers for no VIP until it is taken up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The guard took this agent for dead: it removed all addresses and told the group that they are free."""
+
+
+@dataclass(frozen=True, slots=True)
+class RivalSeen:
+    """A host that is no member claims a VIP that this node holds, and the policy is to yield (RFC 5227 2.4)."""
+
+    vip: VipName
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareKnown:
+    """Hardware addresses of the interfaces that carry VIPs here: the whole set, each time it changes."""
+
+    macs: tuple[str, ...]
+    """Lower case, with colons; sorted."""
+
+
+@dataclass(frozen=True, slots=True)
 class FitnessChanged:
     """The verdict of the node's health checks."""
 
@@ -118,6 +144,10 @@ Input = (
     | AddressesRemoved
     | AddressLost
     | VipsUnable
+    | LeaseLapsed
+    | Fenced
+    | RivalSeen
+    | HardwareKnown
     | FitnessChanged
     | NeighboursRead
     | LeaveRequested

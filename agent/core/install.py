@@ -11,8 +11,8 @@ from agent.core.placement import Candidate, Placement, merge_tables, place
 from agent.core.record import HandOver, Record, conflict_move
 from agent.core.view import Entry, MemberState, View, VipSpec
 
-DRIFT = 500e-6
-"""Clocks of two machines may differ by so much in rate; added to every lease that is waited for (R9)."""
+DRIFT = 1e-3
+"""Two clocks that are each wrong by 500 ppm may differ by so much in rate; added to every lease waited for (R9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,12 @@ def placed(
     return place(candidates, specs, held)
 
 
+def differences(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) -> list[tuple[VipName, NodeName]]:
+    """Rows in which an Install's placement is not what follows from its own states (R8)."""
+    own = placed(install.view, install.states, tables, install.sizes, install.mature).owners()
+    return sorted(set(own.items()) ^ set(install.owners))
+
+
 def merged(
     view: View, states: tuple[MemberState, ...], tables: Mapping[str, tuple[VipSpec, ...]]
 ) -> tuple[tuple[VipSpec, ...], dict[NodeName, frozenset[VipName]]]:
@@ -131,6 +137,13 @@ def waits(
             bounds[lost.member] = max(lost.lease_bound, bounds.get(lost.member, 0.0))
             for vip in lost.vips:
                 possible.setdefault(vip, set()).add(lost.member)
+    for member in view.members:
+        vote = votes[member]
+        old_view = vote.join.old_view
+        for lost_one in silences.keys() & set(old_view.members if old_view is not None else ()):
+            # Whoever does not give it up has heard it up to then, and may have acknowledged its lease.
+            if all(lost.member != lost_one for lost in vote.join.lost):
+                silences[lost_one] = min(now - vote.at, silences[lost_one])
     for vip, holders in possible.items():
         rest = max(bounds[member] * (1.0 + DRIFT) - silences[member] for member in holders)
         rests[vip] = max(rest, rests.get(vip, 0.0))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from agent.core.beats import Beats
-from agent.core.coordinator import Asked, decide, why_not
-from agent.core.effects import Effect, Send, Stop
+from agent.core.coordinator import Asked, asked_by, decide
+from agent.core.departure import Departure
+from agent.core.effects import Effect, Send
 from agent.core.events import (
     DatagramRejected,
     Event,
@@ -27,48 +28,51 @@ from agent.core.inputs import (
     AddressLost,
     BalanceRequested,
     DrainRequested,
+    Fenced,
     FitnessChanged,
+    HardwareKnown,
     Input,
     JoinRequested,
+    LeaseLapsed,
     LeaveRequested,
     MoveRequested,
     NeighboursRead,
     Received,
     Reconfigured,
+    RivalSeen,
     Timer,
     VipsUnable,
 )
-from agent.core.install import placed
+from agent.core.install import DRIFT, differences
+from agent.core.lease import Lease
 from agent.core.membership import Membership
 from agent.core.messages import Decide, Heartbeat, Install, Join, Leave, Requests
-from agent.core.peers import Peer
+from agent.core.peers import Colour, Peer
 from agent.core.plausible import objection
 from agent.core.serving import Serving
-from agent.core.settings import REQUESTS_MAX, Settings
-from agent.core.view import Cause, Entry, OperatorRequest
+from agent.core.settings import PartitionPolicy, Settings
+from agent.core.view import Cause, Entry
+from agent.core.wishes import wish
 
 Output = Effect | Event
-
-LEAVE_TIMEOUTS = 3.0
-"""Failure timeouts that a departure waits for its VIPs to be handed over."""
 
 
 class Node:
     def __init__(self, settings: Settings, incarnation: int, *, draining: bool = False) -> None:
         self.settings = settings
         self.me = Member(settings.node, incarnation)
-        self.serving = Serving(settings, self.me, draining)
+        self.lease = Lease(settings.lease_bound, settings.timing.heartbeat)
+        self.serving = Serving(settings, self.me, draining, self.lease)
         self.membership = Membership(
             settings, self.me, lambda now, missing: self.serving.declare(now, missing, self.membership.peers)
         )
+        self.departure = Departure(self.membership, self.serving, self.lease)
         self._beats = Beats()
         self._last: float | None = None
-        self._born = 0.0
+        self._born = self._remembers = 0.0
         self._round_at = float("inf")
         self._sent_requests = Requests()
         self._decided_at = float("-inf")
-        self._leave_by = float("inf")
-        self._stop_after_leave = False
         self._operator_number = 0
         self._state = ""
         self._unchecked: Installed | None = None
@@ -80,7 +84,7 @@ class Node:
         out: list[Output] = []
         if self._last is None:
             out.append(Started(now, self.me))
-            self._born = self._beats.next_at = now
+            self._born = self._remembers = self._beats.next_at = now
             out += self.membership.start(now, "start")
         else:
             out += self._check_stall(now, now - self._last)
@@ -97,12 +101,15 @@ class Node:
             self._beats.next_at,
             self.serving.ownership.deadline(),
             self.serving.waits_until(),
-            self._leave_by,
+            self.departure.by,
+            self.lease.deadline(),
         ]
         if self.membership.coordinates():
             limits.append(self._round_at)
         if not self.serving.mature:
             limits.append(self._mature_at)
+        if not self.serving.voting:
+            limits.append(self._votes_at)
         # What was due at the last step has been seen to, or waits for something else than time.
         handled = self._last if self._last is not None else float("-inf")
         return min(self.membership.deadline(), *(limit for limit in limits if limit > handled), handled + 60.0)
@@ -140,6 +147,14 @@ class Node:
                 return ownership.lost(now, vip, detail)
             case VipsUnable(vips=unable):
                 ownership.unable = dict(unable)
+            case LeaseLapsed():
+                return self.lease.lost(now)
+            case Fenced():
+                return self._fenced(now)
+            case RivalSeen(vip=vip):
+                return ownership.rival(now, vip)
+            case HardwareKnown(macs=macs):
+                return self._hardware(now, macs)
             case FitnessChanged(fit=fit):
                 serving.fit = fit
             case NeighboursRead(entries=entries):
@@ -147,7 +162,7 @@ class Node:
             case DrainRequested(on=on):
                 serving.draining = on
             case LeaveRequested(stop=stop):
-                return self._begin_leave(now, stop)
+                return list(self.departure.begin(now, self.settings.timing.failure_timeout, stop=stop))
             case JoinRequested():
                 return self._return(now)
             case BalanceRequested() | MoveRequested():
@@ -202,6 +217,9 @@ class Node:
         view, log = self.membership.view, self.membership.log
         if not self.membership.operational or view is None or beat.view is None or beat.view.id != view.id:
             return out
+        sent = self._beats.acknowledged(self.me, beat)
+        if sent is not None and not beat.gathering:
+            self.lease.acknowledged(peer.member, sent)
         if peer.member == view.id.coordinator:
             log.settle(min(beat.stable, log.delivered))
         elif self.membership.coordinates():
@@ -221,7 +239,8 @@ class Node:
 
     def _settle(self, now: float) -> list[Output]:
         membership, serving = self.membership, self.serving
-        out: list[Output] = []
+        out: list[Output] = [*self.lease.lapse(now)]
+        serving.voting = now >= self._votes_at
         if membership.must_yield:
             membership.must_yield = False
             out += serving.release_everything(now, Cause.MERGE)
@@ -230,15 +249,18 @@ class Node:
         out += membership.tick(now)
         out += self._enter_view(now)
         serving.ownership.end_pauses(now)
+        out += self._hold_lease(now)
         if membership.operational:
             if membership.coordinates():
                 out += self._coordinate(now)
-            if not serving.leaving or now < self._leave_by:
+            if not serving.leaving or now < self.departure.by:
                 out += serving.reconcile(now, membership.outsiders(now))
-        out += serving.ownership.announce_due(now)
+        if self.lease.in_force(now):
+            out += serving.ownership.announce_due(now)
         if serving.leaving:
-            out += self._finish_leave(now)
+            out += self.departure.finish(now)
         out += self._speak(now)
+        out += self._hold_lease(now)
         out += serving.report(now)
         if self.state != self._state:
             self._state = self.state
@@ -251,10 +273,21 @@ class Node:
             return []
         change, membership.installed = membership.installed, None
         self._unchecked = change
+        self.lease.new_view()
         self._round_at = now + self.settings.timing.balance_interval
         self._beats.next_at = now
         self._sent_requests = Requests()
         return list(self.serving.installed(now, change, membership.peers))
+
+    def _hold_lease(self, now: float) -> list[Output]:
+        membership, view = self.membership, self.membership.view
+        if not membership.active:
+            return []
+        if membership.gather is not None or view is None:
+            return list(self.serving.let_go_of_lapsed(now))
+        others = (member for member in view.members if member != self.me)
+        alone = all(membership.peers.colour(member, now) is not Colour.GREEN for member in others)
+        return list(self.serving.hold_lease(now, alone, self._beats.last_sent))
 
     def _coordinate(self, now: float) -> list[Output]:
         """Writes decisions until nothing is left to decide."""
@@ -282,17 +315,10 @@ class Node:
         return out
 
     def _asked(self, now: float) -> dict[NodeName, Asked]:
-        """Requests of the members of this view, by their last heartbeat in it, and one's own."""
-        view, peers = self.membership.view, self.membership.peers
-        assert view is not None
+        """Requests of the members of this view, and one's own."""
+        assert self.membership.view is not None
         own = Asked(self.serving.requests(now, self._matured(now)), self.membership.log.delivered)
-        asked = {self.me.name: own}
-        for member in view.members:
-            peer = peers.get(member)
-            beat = peer.heartbeat if peer is not None else None
-            if beat is not None and not beat.gathering and beat.view is not None and beat.view.id == view.id:
-                asked[member.name] = Asked(beat.requests, beat.delivered)
-        return asked
+        return {self.me.name: own} | asked_by(self.membership.view, self.membership.peers)
 
     # Heartbeats.
 
@@ -326,7 +352,7 @@ class Node:
             delivered=membership.log.delivered,
             stable=membership.log.stable,
             holds=len(serving.ownership.holdings),
-            serving=record is not None and record.mature and membership.view is not None,
+            serving=record is not None and record.mature and membership.view is not None and serving.quorate,
             uncovered=serving.uncovered(membership.peers),
             digest=self.settings.digest,
             table=serving.table,
@@ -343,9 +369,7 @@ class Node:
         change, self._unchecked = self._unchecked, None
         if change is None:
             return []
-        install = change.install
-        own = placed(install.view, install.states, change.tables, install.sizes, install.mature).owners()
-        differing = sorted(set(own.items()) ^ set(install.owners))
+        install, differing = change.install, differences(change.install, change.tables)
         if not differing:
             return []
         return [PlacementDiffers(now, install.view.id, f"{len(differing)} rows, first {differing[0]}")]
@@ -355,6 +379,13 @@ class Node:
     @property
     def _mature_at(self) -> float:
         return self._born + self.settings.timing.mature
+
+    @property
+    def _votes_at(self) -> float:
+        """Before this node forgot it may have acknowledged a lease: until that is surely over it has no vote."""
+        if self.settings.partition is not PartitionPolicy.QUORUM:
+            return self._remembers
+        return self._remembers + self.settings.lease_bound * (1.0 + DRIFT)
 
     def _matured(self, now: float) -> bool:
         return now >= self._mature_at
@@ -374,63 +405,45 @@ class Node:
             out += membership.begin(now, "stall")
         return out
 
-    def _begin_leave(self, now: float, stop: bool) -> list[Output]:
-        self._stop_after_leave = self._stop_after_leave or stop
-        if not self.membership.active:
-            return [Stop()] if stop else []
-        if not self.serving.leaving:
-            self.serving.leaving = True
-            self._leave_by = now + LEAVE_TIMEOUTS * self.settings.timing.failure_timeout
-        return []
-
-    def _finish_leave(self, now: float) -> list[Output]:
-        """Goes when everything is handed over; alone, or when that takes too long, drops it first."""
-        membership, serving = self.membership, self.serving
-        view = membership.view
-        forced = view is None or now >= self._leave_by or (membership.operational and len(view.members) == 1)
-        out: list[Output] = []
-        if forced and serving.ownership.holdings:
-            out += serving.release_everything(now, Cause.LEAVE)
-        if serving.ownership.holdings or not (forced or (membership.operational and serving.handed_over())):
-            return out
-        if view is not None:
-            goodbye = Send(Leave(view.id), ())
-            out += [goodbye, goodbye]
-        membership.leave()
-        out += serving.left(now)
-        self._leave_by = float("inf")
-        return [*out, Stop()] if self._stop_after_leave else out
-
     def _return(self, now: float) -> list[Output]:
-        if self._stop_after_leave:
+        if self.departure.stops:
             return []  # the process is ending
-        self.serving.leaving = False
-        self._leave_by = float("inf")
+        self.departure.undo()
         if self.membership.active:
             return []
-        self._born = self._beats.next_at = now
+        self._born = self._remembers = self._beats.next_at = now
         return list(self.membership.start(now, "return"))
+
+    def _fenced(self, now: float) -> list[Output]:
+        """It comes back as one that has no view."""
+        if not self.membership.active:
+            return []
+        leaving = self.serving.leaving
+        out: list[Output] = list(self.departure.fenced(now))
+        self._remembers = now
+        return out if leaving else out + list(self.membership.start(now, "return"))
 
     def _ask(self, now: float, item: BalanceRequested | MoveRequested) -> list[Output]:
         self._operator_number += 1
-        number = self._operator_number
-        match item:
-            case BalanceRequested():
-                request = OperatorRequest(number, "balance", None, None)
-                refused = "" if self.serving.mature else "the cluster is not mature yet"
-            case MoveRequested(vip=vip, taker=taker):
-                request = OperatorRequest(number, "move", vip, NodeName(taker))
-                refused = why_not(self.serving.record, vip, NodeName(taker))
-        if not refused and len(self.serving.operator) >= REQUESTS_MAX:
-            refused = f"{REQUESTS_MAX} earlier requests are still waiting for a decision"
+        request, refused = wish(self._operator_number, item, self.serving)
         if refused:
-            return [OperatorAnswered(now, number, request.verb, refused)]
+            return [OperatorAnswered(now, request.number, request.verb, refused)]
         self.serving.operator.append(request)
         return []
+
+    def _hardware(self, now: float, macs: tuple[str, ...]) -> list[Output]:
+        """What a Join declares is exchanged anew."""
+        if macs == self.serving.hardware:
+            return []
+        self.serving.hardware = macs
+        if not self.membership.active or self.membership.view is None:
+            return []
+        return list(self.membership.begin(now, "reload"))
 
     def _reconfigure(self, now: float, settings: Settings) -> list[Output]:
         old, self.settings = self.settings, settings
         self.membership.configure(settings)
+        self.lease.configure(settings.lease_bound, settings.timing.heartbeat)
         self.serving.ownership.configure(settings.timing)
         table = self.serving.table
         self.serving.configure(settings)

@@ -37,6 +37,8 @@ from agent.core.view import Cause
 RETRY_FIRST = 1.0
 """Seconds before a VIP that could not be put up is tried here again; doubled on each failure in a row."""
 RETRY_MAX = 60.0
+RIVAL_PAUSE = 10.0
+"""The same for a VIP that a rival claimed: RFC 5227's DEFEND_INTERVAL."""
 
 
 class Phase(Enum):
@@ -209,6 +211,22 @@ class Ownership:
             return []
         holding.lost = True
         return [VipLost(now, vip, detail)]
+
+    def rival(self, now: float, vip: VipName) -> list[Effect | Event]:
+        """RivalSeen: it is given up, and not tried here again before a pause (RFC 5227 2.4, case a)."""
+        holding = self.holdings.get(vip)
+        if holding is None or holding.phase is not Phase.HELD:
+            return []
+        count = self._failures[vip].count + 1 if vip in self._failures else 1
+        self._failures[vip] = Failure(now + min(RETRY_MAX, RIVAL_PAUSE * 2.0 ** (count - 1)), count)
+        return self.release(now, [vip], lambda _: Cause.CONFLICT)
+
+    def leaving_besides(self, orders: Mapping[VipName, Order]) -> bool:
+        """Whether anything is on an interface, or may come onto one, that the record does not give to this node."""
+        return any(
+            vip not in orders or holding.phase is Phase.RELEASING or holding.recalled
+            for vip, holding in self.holdings.items()
+        )
 
     def announce(self, now: float, vips: Iterable[VipName], occasion: Occasion) -> list[Effect | Event]:
         """At once, for those that are held, and once more after the locktime."""

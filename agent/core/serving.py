@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import assert_never
 
 from agent.core.changes import view_cause, view_installed
-from agent.core.effects import Effect, ForgetNeighbours, LearnNeighbours, Occasion
+from agent.core.effects import Effect, ForgetNeighbours, KnowFellows, LearnNeighbours, Occasion
 from agent.core.events import (
     BalanceRound,
     BalanceRoundDone,
     BecameMature,
-    ConfigDiffers,
     Decided,
     Event,
     OperatorAnswered,
-    OwnersChanged,
-    StandingsChanged,
     VipWaits,
 )
 from agent.core.gather import Declaration, Installed
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.install import first_record
+from agent.core.lease import Lease
 from agent.core.messages import Install, Lost, Requests
 from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
-from agent.core.placement import spread
 from agent.core.record import Record, table_of
-from agent.core.settings import NEIGHBOURS_MAX, Settings
+from agent.core.reports import Reports
+from agent.core.settings import MEMBERS_MAX, NEIGHBOURS_MAX, PartitionPolicy, Settings
 from agent.core.view import (
     Answered,
     Assigned,
@@ -48,16 +45,23 @@ from agent.core.view import (
 
 Outputs = list[Effect | Event]
 
+HARDWARE_MAX = 64
+"""Hardware addresses of one member that are remembered: more interfaces carry nobody's VIPs."""
+
 
 class Serving:
-    def __init__(self, settings: Settings, me: Member, draining: bool) -> None:
+    def __init__(self, settings: Settings, me: Member, draining: bool, lease: Lease) -> None:
         self.me = me
+        self.lease = lease
         self.ownership = Ownership(settings.timing)
         self.record: Record | None = None
         self.mature = False
         self.fit = True
         self.draining = draining
         self.leaving = False
+        self.voting = True
+        """Whether this node's votes count, and its acknowledgements with them."""
+        self.hardware: tuple[str, ...] = ()
         self.operator: list[OperatorRequest] = []
         self.waiting: dict[VipName, str] = {}
         """VIPs that are ours and may not be acquired yet, with the reason."""
@@ -71,17 +75,28 @@ class Serving:
         self._neighbours: tuple[NeighbourEntry, ...] | None = None
         self._neighbours_version = 0
         self._neighbours_after = 0.0
-        self._differing_members: tuple[NodeName, ...] = ()
-        self._reported: dict[type, object] = {StandingsChanged: ((), (), ()), ConfigDiffers: ((), ())}
-        """What observers were told last; nothing to report is what they assume."""
-        self.changed = False
-        """Whether the agreed record changed since `report` was called."""
+        self._fellows: dict[NodeName, tuple[str, ...]] = {}
+        self.reports = Reports()
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         self.settings = settings
         self.specs, self.table = table_of(settings)
         self._own = frozenset(vip.name for vip in settings.vips)
+        self._needs_quorum = settings.partition is PartitionPolicy.QUORUM
+        self._votes = {name: settings.votes_of(name) for name in settings.members}
+
+    # Quorum.
+
+    def votes(self) -> dict[NodeName, int]:
+        """Votes of the view's members: what each gives at present, and never more than is configured for it."""
+        standings = self.record.standings if self.record is not None else {}
+        return {name: min(standing.votes, self._votes.get(name, 0)) for name, standing in standings.items()}
+
+    @property
+    def quorate(self) -> bool:
+        """Whether this view's members may hold VIPs: always, unless only a majority may."""
+        return not self._needs_quorum or sum(self.votes().values()) >= self.settings.votes_needed
 
     # Declarations and requests.
 
@@ -93,19 +108,22 @@ class Serving:
             weight=self.settings.weight,
             serves=self.settings.serves,
             failed=self.ownership.failed(),
+            votes=self._votes.get(self.me.name, 1) if self.voting else 0,
         )
 
     def declare(self, now: float, missing: frozenset[Member], peers: Peers) -> Declaration:
         """What a Join says; `missing`: old fellow members that are not awaited."""
         alike = all(peer.table == self.table for peer in peers.alive(now))
         state = MemberState(
-            held=self.ownership.held(),
+            # What a lapsed lease covers is silent, and is being let go of: somebody else may have it.
+            held=self.ownership.held() if self.lease.in_force(now) else (),
             mature=self.mature,
             standing=self.standing(),
             digest=self.settings.digest,
             table=self.table,
             specs=None if alike else self.specs,
             lease_bound=self.settings.lease_bound,
+            hardware=self.hardware,
         )
         waits = tuple(
             (vip, until - now)
@@ -176,6 +194,8 @@ class Serving:
         record = self.record
         if record is None or not record.mature:
             return ()
+        if not self.quorate:
+            return tuple(sorted(spec.name for spec in record.specs))
         found = {vip for vip in self._orders if vip not in self.ownership.holdings}
         found.update(record.uncovered())
         for member in record.view.members:
@@ -212,12 +232,13 @@ class Serving:
             self.mature = True
             out.append(BecameMature(now))
         out += [ForgetNeighbours(member.name) for member in left if member.name not in view.names()]
+        out += self._meet(install)
         others = {recovered.old_view for recovered in install.recovered}
         if len(others) > 1:
             # The one that keeps a VIP says so after every merge; all the ancestors forget that.
             out += self.ownership.announce(now, list(self._orders), Occasion.MERGE)
-        self._differing_members = self._differing(install)
-        self.changed = True
+        self.reports.differing = self._differing(install)
+        self.reports.changed = True
         return out
 
     def _take_orders(
@@ -248,6 +269,18 @@ class Serving:
                 fresh = former is None or not former.mature
                 self._orders[vip] = Order(Cause.START if fresh else Cause.FAILOVER, change.failed_since or now)
 
+    def _meet(self, install: Install) -> Outputs:
+        """Notes the hardware addresses of all whom this node ever shared a view with, in their latest word."""
+        before = dict(self._fellows)
+        for name, state in zip(install.view.names(), install.states, strict=True):
+            if name != self.me.name:
+                self._fellows[name] = state.hardware[:HARDWARE_MAX]
+        while len(self._fellows) > MEMBERS_MAX:
+            del self._fellows[next(iter(self._fellows))]
+        if self._fellows == before:
+            return []
+        return [KnowFellows(tuple(sorted((mac, name) for name, macs in self._fellows.items() for mac in macs)))]
+
     def _differing(self, install: Install) -> tuple[NodeName, ...]:
         names = install.view.names()
         return tuple(
@@ -262,7 +295,7 @@ class Serving:
         assert record is not None
         decision = record.sound(entry.decision)
         record.apply(entry.seq, decision)
-        self.changed = True
+        self.reports.changed = True
         out: Outputs = [Decided(now, view, entry.seq, decision, flushed)]
         match decision:
             case Matured(owners=owners):
@@ -335,12 +368,16 @@ class Serving:
         def may_acquire(vip: VipName) -> bool:
             if self._not_before.get(vip, now) > now:
                 waiting[vip] = "lease"
+            elif not self.lease.in_force(now):
+                waiting[vip] = "own_lease"
             elif any(peer.covers(vip) for peer in outsiders):
                 waiting[vip] = "covered"
             return vip not in waiting
 
-        orders = self._orders if record.mature else {}
-        out = self.ownership.reconcile(now, orders, may_acquire, self._release_cause)
+        quorate = self.quorate
+        orders = self._orders if record.mature and quorate else {}
+        released_for = self._release_cause if quorate else lambda _: Cause.QUORUM
+        out = self.ownership.reconcile(now, orders, may_acquire, released_for)
         out += [VipWaits(now, vip, why) for vip, why in waiting.items() if self.waiting.get(vip) != why]
         self.waiting = waiting
         return out
@@ -360,6 +397,29 @@ class Serving:
         self._yielded = True
         self._release_causes = dict.fromkeys(self.ownership.holdings, cause)
         return self.ownership.release(now, list(self.ownership.holdings), self._release_cause)
+
+    def hold_lease(self, now: float, alone: bool, last_sent: float) -> Outputs:
+        """Renews the lease, or takes it up again, in a view. `alone`: no fellow member can be heard at present."""
+        lease = self.lease
+        if lease.bound <= 0.0:
+            return []
+        if not self._needs_quorum:
+            base = lease.any_of(alone, last_sent)
+        else:
+            base = lease.quorum_of(self.votes(), self.me.name, self.settings.votes_needed, last_sent)
+        lapsed = not lease.in_force(now)
+        going = self.ownership.leaving_besides(self._orders) if lapsed else False
+        out = lease.extend(now, base, clear=not going)
+        if lapsed and lease.in_force(now):
+            # Nobody was answered meanwhile, and what was announced did not leave the machine.
+            out += self.ownership.announce(now, list(self.ownership.holdings), Occasion.REPEAT)
+        return out
+
+    def let_go_of_lapsed(self, now: float) -> Outputs:
+        """While gathering: what it does not declare (see `declare`) it must not hold."""
+        if self._yielded or not self.ownership.holdings or self.lease.in_force(now):
+            return []
+        return self.release_everything(now, Cause.LEASE)
 
     def redefined(self, old: Settings) -> list[VipName]:
         """After a reload: what is no longer defined, or is on other interfaces or addresses."""
@@ -400,31 +460,5 @@ class Serving:
 
     def report(self, now: float) -> Outputs:
         """What observers are told of the agreed record, once after it changed."""
-        record = self.record
-        if not self.changed or record is None:
-            return []
-        self.changed = False
-        standings = record.standings
-        names = record.view.names()
-        owners = tuple(sorted(record.owners.items()))
-        uncovered = record.uncovered() if record.mature else tuple(spec.name for spec in record.specs)
-        unfit = tuple(name for name in names if not standings[name].fit)
-        draining = tuple(name for name in names if standings[name].draining)
-        leaving = tuple(name for name in names if standings[name].leaving)
-        facts: list[tuple[object, Event]] = [
-            ((owners, uncovered, names), OwnersChanged(now, owners, uncovered, 0.0)),
-            ((unfit, draining, leaving), StandingsChanged(now, unfit, draining, leaving)),
-            (
-                (self._differing_members, record.disputed()),
-                ConfigDiffers(now, self._differing_members, record.disputed()),
-            ),
-        ]
-        out: Outputs = []
-        for fact, event in facts:
-            if self._reported.get(type(event)) == fact:
-                continue
-            self._reported[type(event)] = fact
-            if isinstance(event, OwnersChanged):
-                event = replace(event, spread=spread(record.candidates(), record.specs, record.owners))
-            out.append(event)
-        return out
+        quorum = (sum(self.votes().values()), self.settings.votes_needed) if self._needs_quorum else None
+        return list(self.reports.due(now, self.record, quorum))

@@ -117,3 +117,12 @@ class Settings:
     """Hash of the cluster-wide settings, equal on all nodes that are configured alike."""
     lease_bound: float = 0.0
     """Longest time that this node may go on holding after its last acknowledged heartbeat, in seconds; 0: no lease."""
+
+    def votes_of(self, name: NodeName) -> int:
+        """Votes of a configured member, 1 unless told otherwise; others have none."""
+        return dict(self.votes).get(name, 1) if name in self.members else 0
+
+    @property
+    def votes_needed(self) -> int:
+        """More than half of all configured votes."""
+        return sum(self.votes_of(name) for name in self.members) // 2 + 1

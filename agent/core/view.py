@@ -58,6 +58,8 @@ class Standing:
     serves: bool = True
     failed: tuple[VipName, ...] = ()
     """VIPs that it could not put up, or whose interface is missing or down; sorted."""
+    votes: int = 1
+    """What it adds to a quorum; 0 until it can be sure that no lease runs which an earlier life acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class MemberState:
     specs: tuple[VipSpec, ...] | None
     """The table itself; None where every receiver is known to have the same."""
     lease_bound: float = 0.0
+    hardware: tuple[str, ...] = ()
+    """Hardware addresses of its interfaces: what they announce is no rival's claim."""
 
 
 @dataclass(frozen=True, slots=True)

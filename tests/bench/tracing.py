@@ -1,9 +1,11 @@
 """Whether tracing slows a fail-over down: two labs, one with and one without, which lose a host in turn.
 
-    python -m tests.bench.tracing [--runs 20] [--vips 10] [--json]
+    python -m tests.bench.tracing [--runs 20] [--vips 10] [--control] [--json]
 
 Measured from the decision (the first survivor has installed the view) to the last frame of the first announcements:
-by the agents' recorded events, and by a capture at the client. Needs root. A run takes about 8 s.
+by the agents' recorded events, and by a capture at the client. Two labs of the same program differ by a tenth for as
+long as they live (which core, which pages, which phase of the heartbeats), so that after every few runs both are made
+anew, the other one first. `--control` measures what is left of that: neither lab traces. Needs root; 10 s a run.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from tests.exporters.collector import Collector, collector
 
 NODES = 3
 TARGET = 1.05
+BLOCK = 4
+"""Runs of each kind before both labs are made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,26 +122,35 @@ def failover(lab: Lab, capture: arp.Capture, number: int, traced: bool) -> Run:
     return run
 
 
-def measure(runs: int, vips: int, say: Callable[[str], None]) -> tuple[list[Run], int]:
-    """All runs, and how many spans arrived."""
+def measure(runs: int, vips: int, say: Callable[[str], None], control: bool) -> tuple[list[Run], int]:
+    """All runs, and how many spans arrived. `control`: the lab that counts as traced is not."""
     if os.geteuid() != 0:
         raise SystemExit("needs root: it makes network namespaces")
     found: list[Run] = []
-    with ExitStack() as stack:
-        receiver = stack.enter_context(collector("0.0.0.0"))
-        shield(-10)
-        mark = os.getpid() % 10_000
-        off = stack.enter_context(made(f"boff{mark}", vips, None))
-        on = stack.enter_context(made(f"bon{mark}", vips, receiver))
-        for number in range(runs):
-            pair = ((on, True), (off, False))
-            for (lab, capture), traced in pair if number % 2 else pair[::-1]:
-                run = failover(lab, capture, number, traced)
-                found.append(run)
-                word = "on " if traced else "off"
-                say(f"{number + 1:3} tracing {word} {run.moved} VIPs: {run.events * 1e3:6.2f} ms, "
-                    f"captured {run.capture * 1e3:6.2f} ms")  # fmt: skip
+    shield(-10)
+    with collector("0.0.0.0") as receiver:
+        for first in range(0, runs, BLOCK):
+            with ExitStack() as stack:
+                kinds = (False, True) if first // BLOCK % 2 else (True, False)
+                labs = [
+                    (
+                        stack.enter_context(made(mark(traced), vips, receiver if traced and not control else None)),
+                        traced,
+                    )
+                    for traced in kinds
+                ]
+                for number in range(first, min(runs, first + BLOCK)):
+                    for (lab, capture), traced in labs if number % 2 else labs[::-1]:
+                        run = failover(lab, capture, number, traced)
+                        found.append(run)
+                        word = "on " if traced else "off"
+                        say(f"{number + 1:3} tracing {word} {run.moved} VIPs: {run.events * 1e3:6.2f} ms, "
+                            f"captured {run.capture * 1e3:6.2f} ms")  # fmt: skip
         return found, len(receiver.all())
+
+
+def mark(traced: bool) -> str:
+    return f"b{'on' if traced else 'off'}{os.getpid() % 10_000}"
 
 
 def summary(runs: list[Run], spans: int) -> dict[str, object]:
@@ -154,9 +167,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--vips", type=int, default=10)
+    parser.add_argument("--control", action="store_true", help="tracing off in both labs: what chance makes of it")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    runs, spans = measure(args.runs, args.vips, lambda text: print(text, file=sys.stderr, flush=True))
+    runs, spans = measure(args.runs, args.vips, lambda text: print(text, file=sys.stderr, flush=True), args.control)
     result = summary(runs, spans)
     if args.json:
         print(json.dumps({"summary": result, "runs": [asdict(run) for run in runs]}, indent=1))

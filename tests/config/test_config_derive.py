@@ -14,6 +14,7 @@ from agent.config.models import Configuration
 from agent.config.problem import ConfigError
 from agent.config.ranges import notify_targets, use_arp_cache
 from agent.config.secret import keys
+from agent.core.ids import NodeName
 
 BASE = """\
 cluster: www
@@ -40,7 +41,11 @@ def test_settings(tmp_path: Path) -> None:
     assert settings.votes == (("www1", 2), ("www2", 3))
     assert (settings.weight, settings.acquisitions_per_round, settings.serves) == (0.5, 2, True)
     assert settings.partition == "quorum"
-    assert settings.lease_bound == 0
+    assert settings.lease_bound == pytest.approx(0.36)
+    assert settings.votes_needed == 3
+    assert [settings.votes_of(NodeName(name)) for name in ("www1", "www2", "stranger")] == [2, 3, 0]
+    assert core_settings(configured(tmp_path, f"{BASE}lease: {{fast: off}}\n")).lease_bound == 0
+    assert core_settings(configured(tmp_path, f"{BASE}lease: {{fast: 150ms}}\n")).lease_bound == 0.15
     first = settings.vips[0]
     assert (first.name, first.prefer, first.nodes) == ("a", ("www2",), ("www2", "www1"))
     assert [(a.interface, a.address, a.prefix, a.network) for vip in settings.vips for a in vip.addresses] == [

@@ -147,7 +147,6 @@ def test_notes_say_what_is_not_in_force(tmp_path: Path) -> None:
     assert [(problem.line, problem.what) for problem in found] == [
         (line(row), f"not in force yet: {name}")
         for row, name in (
-            ("lease:", "lease"),
             ("conflict:", "conflict.probe"),
             ("conflict:", "conflict.policy"),
             ("realtime:", "realtime"),
@@ -170,7 +169,6 @@ def line(start: str) -> int:
         (("insecure: true", "insecure: true, kind: corosync"), "engine 'corosync' is not in force yet"),
         (("members: {www1: 192.0.2.1}", "multicast: 239.1.2.3"), "cannot be discovered by multicast yet"),
         (("members: {www1: 192.0.2.1}", "broadcast: 192.0.2.255"), "cannot be discovered by broadcast yet"),
-        (("node: www1", "node: www1\npartition: quorum"), "partition 'quorum' is not in force yet"),
     ],
 )
 def test_unsupported(tmp_path: Path, change: tuple[str, str], what: str) -> None:

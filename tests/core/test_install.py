@@ -54,8 +54,16 @@ def test_a_lost_holders_lease_is_waited_for_from_the_last_sign_anyone_had() -> N
 def test_a_lease_that_is_over_is_not_waited_for() -> None:
     view = View(ViewId(4, B), (B, C))
     over = Lost(A, silence=0.9, lease_bound=0.8, vips=(VipName("v2"),))
-    install, _ = compose(view, {B: vote(B, (), lost=(over,)), C: vote(C, ())}, {"t": SPECS}, 100.0)
+    install, _ = compose(view, {B: vote(B, (), lost=(over,)), C: vote(C, (), lost=(over,))}, {"t": SPECS}, 100.0)
     assert install.waits == ()
+
+
+def test_who_does_not_give_a_holder_up_has_heard_it_until_then() -> None:
+    """The coordinator suspects A, C awaited it: C may have acknowledged A's lease up to its vote."""
+    view = View(ViewId(4, B), (B, C))
+    over = Lost(A, silence=0.9, lease_bound=0.8, vips=(VipName("v2"),))
+    install, _ = compose(view, {B: vote(B, (), lost=(over,)), C: vote(C, ())}, {"t": SPECS}, 100.1)
+    assert install.waits == ((VipName("v2"), pytest.approx(0.8 * (1 + DRIFT) - 0.1)),)
 
 
 def test_of_two_holders_the_larger_old_view_keeps_then_the_lower_name() -> None:

@@ -7,16 +7,15 @@ import multiprocessing
 import os
 import sys
 import time
-from functools import partial
 
 from tests.sim.checkers import Violation
 from tests.sim.mutants import MUTANTS, hunt
 from tests.sim.run import Result, run
 
 
-def attempt(seed: int, leases: bool = False) -> Result | tuple[int, str]:
+def attempt(seed: int) -> Result | tuple[int, str]:
     try:
-        return run(seed, leases=leases)
+        return run(seed)
     except Violation as violation:
         return seed, str(violation)
 
@@ -27,20 +26,16 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seed", type=int, help="replay this one and print its transcript")
     parser.add_argument("--mutants", action="store_true", help="also demand that every mutant is caught")
-    parser.add_argument("--leases", action="store_true", help="hold under leases in half of the clusters (R9)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     if args.seed is not None:
-        return replay(args.seed, args.leases)
+        return replay(args.seed)
     if args.mutants and not args.seeds:
         return 1 if hunt_all(args.jobs) else 0
-    option = " --leases" if args.leases else ""
     started, cpu = time.monotonic(), os.times()
     failures, steps, views, acquisitions = [], 0, 0, 0
     with multiprocessing.Pool(args.jobs) as pool:
-        for outcome in pool.imap_unordered(
-            partial(attempt, leases=args.leases), range(args.first, args.first + args.seeds), chunksize=8
-        ):
+        for outcome in pool.imap_unordered(attempt, range(args.first, args.first + args.seeds), chunksize=8):
             if isinstance(outcome, Result):
                 steps += outcome.steps
                 views += outcome.views
@@ -48,7 +43,7 @@ def main() -> int:
                 continue
             failures.append(outcome)
             print(
-                f"seed {outcome[0]}: {outcome[1]}\n  replay: python -m tests.sim --seed {outcome[0]}{option}",
+                f"seed {outcome[0]}: {outcome[1]}\n  replay: python -m tests.sim --seed {outcome[0]}",
                 flush=True,
             )
             if len(failures) >= 20:
@@ -66,9 +61,9 @@ def main() -> int:
     return 1 if failures or missed else 0
 
 
-def replay(seed: int, leases: bool) -> int:
+def replay(seed: int) -> int:
     try:
-        result = run(seed, keep_trace=True, leases=leases)
+        result = run(seed, keep_trace=True)
     except Violation as violation:
         print("\n".join(violation.__notes__))
         print(violation)

@@ -10,8 +10,8 @@ from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.inputs import AddressLost, Input, Received
 from agent.core.messages import Decide, Heartbeat, Install, Join
 from agent.core.ownership import Phase
-from agent.core.settings import UNSTABLE_MAX
-from agent.core.view import Decision, View
+from agent.core.settings import UNSTABLE_MAX, PartitionPolicy
+from agent.core.view import Cause, Decision, View
 from tests.sim.world import Host, Observer
 
 CONFLICT_BOUND = 1.0
@@ -25,6 +25,8 @@ class Violation(AssertionError):
 @dataclass
 class Checkers(Observer):
     hosts: dict[NodeName, Host] = field(default_factory=dict)
+    never_two: bool = False
+    """Whether not even hosts that cannot hear each other may both answer for a VIP (I12)."""
     views: dict[ViewId, View] = field(default_factory=dict)
     epochs: dict[int, dict[Member, ViewId]] = field(default_factory=dict)
     installed: dict[Member, list[ViewId]] = field(default_factory=dict)
@@ -96,8 +98,13 @@ class Checkers(Observer):
                     pass
         self._holdings(host, now, item)
         self._overlap(host, now)
-        if not node.serving.mature and node.membership.active and node.serving.ownership.holdings:
-            self.fail("R14", host, now, f"immature, but holds {sorted(node.serving.ownership.holdings)}")
+        if self.never_two:
+            self._answering(host, now)
+        if host.settings.partition is PartitionPolicy.QUORUM:
+            self._majority(host, now)
+        held = [v for v, h in node.serving.ownership.holdings.items() if h.phase is Phase.HELD]
+        if not node.serving.mature and node.membership.active and held:
+            self.fail("R14", host, now, f"immature, but holds {held}")
         if node.deadline() <= host.clock(now):
             self.fail("I11", host, now, f"spins: due at {node.deadline()}, it is {host.clock(now)}")
         gap, fellows = self.stalled
@@ -207,7 +214,13 @@ class Checkers(Observer):
         fellows = [one for one in view.members if last_view in self.installed.get(one, ())]
         heard = [at for one in view.members if (at := self.heard_at_vote.get(one, {}).get(member)) is not None]
         assert host.node is not None
-        taken = {v for v, h in host.node.serving.ownership.holdings.items() if h.phase is Phase.ACQUIRING}
+        # What a member of this view had (on the other side of a partition that healed) is handed over at once.
+        uncovered = {Cause.FAILOVER, Cause.LEAVE, Cause.START, Cause.REPAIR}
+        taken = {
+            v
+            for v, h in host.node.serving.ownership.holdings.items()
+            if h.phase is Phase.ACQUIRING and h.cause in uncovered
+        }
         named = self.conflicts.get(last_view, set())
         early = {vip for vip in taken & lost.up if (vip, member.name) not in named}
         last = max(heard, default=0.0)
@@ -219,7 +232,7 @@ class Checkers(Observer):
         holdings = host.node.serving.ownership.holdings
         for vip in vips:
             holding = holdings.get(vip)
-            if holding is None or holding.phase is not Phase.HELD or vip not in host.up:
+            if holding is None or holding.phase is not Phase.HELD or (vip not in host.up and not host.robbed):
                 self.fail("I8", host, now, f"announces {vip}: {holding}, kernel {sorted(host.up)}")
 
     def _holdings(self, host: Host, now: float, item: Input) -> None:
@@ -229,7 +242,7 @@ class Checkers(Observer):
         if beyond:
             self.fail("I9", host, now, f"the kernel has {sorted(beyond)} that the core knows nothing of")
         for vip, holding in holdings.items():
-            if holding.phase is Phase.HELD and vip not in host.up and not holding.lost:
+            if holding.phase is Phase.HELD and vip not in host.up and not holding.lost and not host.robbed:
                 if isinstance(item, AddressLost):
                     continue
                 self.fail("I9", host, now, f"{vip} counts as held and is not up")
@@ -241,14 +254,38 @@ class Checkers(Observer):
         if view is None:
             return
         mine = node.serving.ownership.holdings.keys() | host.up
+        if host.settings.lease_bound > 0.0 and now >= host.leased_until:
+            return  # silent, whatever it holds
         for other in self.hosts.values():
             if other is host or other.node is None or other.node.membership.view is None:
                 continue
             if other.node.membership.view.id != view.id:
                 continue
+            if other.settings.lease_bound > 0.0 and now >= other.leased_until:
+                continue
             theirs = other.node.serving.ownership.holdings.keys() | other.up
             for vip in mine & theirs:
                 self._twice(host, other, now, view.id, vip)
+
+    def _answering(self, host: Host, now: float) -> None:
+        """I12: the kernels, not the agents, are asked; what began in this step began on this host."""
+        mine = host.answers(now)
+        for other in self.hosts.values():
+            if other is not host and (both := mine & other.answers(now)):
+                self.fail("I12", host, now, f"{sorted(both)} answered here and on {other.name}")
+
+    def _majority(self, host: Host, now: float) -> None:
+        """I12: nothing new is held without more than half of the configured votes in the view."""
+        node = host.node
+        assert node is not None
+        view = node.membership.view
+        if view is None or not node.membership.operational:
+            return
+        votes = sum(host.settings.votes_of(name) for name in view.names())
+        held = [vip for vip, h in node.serving.ownership.holdings.items() if h.phase is not Phase.RELEASING]
+        kept = [vip for vip in held if node.serving.ownership.holdings[vip].phase is Phase.HELD]
+        if votes < host.settings.votes_needed and kept:
+            self.fail("I12", host, now, f"holds {kept} with {votes} votes of {host.settings.votes_needed} needed")
 
     def _twice(self, host: Host, other: Host, now: float, view: ViewId, vip: VipName) -> None:
         named = self.conflicts.get(view, set())

@@ -17,9 +17,10 @@ from agent.core.record import Record
 from agent.core.view import HandedOver
 from agent.core.viewlog import ViewLog
 from tests.sim.checkers import Violation
+from tests.sim.lease_mutants import LEASE_MUTANTS
 from tests.sim.run import run
 
-SEEDS_MAX = 250
+SEEDS_MAX = 1500
 """Seeds that a mutant may survive."""
 
 Change = tuple[object, str, Any]
@@ -274,6 +275,7 @@ MUTANTS: dict[str, Callable[[], list[Change]]] = {
         _holds_after_stall,
         _keeps_redefined,
         _ignores_interfaces,
+        *LEASE_MUTANTS,
     )
 }
 
@@ -300,7 +302,7 @@ def hunt(name: str) -> tuple[str, tuple[int, str] | None]:
     with mutated(name):
         for seed in range(SEEDS_MAX):
             try:
-                run(seed, leases=True)
+                run(seed)
             except Violation as violation:
                 return name, (seed, str(violation)[:100])
             except Exception as error:

@@ -17,6 +17,7 @@ from agent.core.inputs import (
     MoveRequested,
     NeighboursRead,
     Reconfigured,
+    RivalSeen,
     VipsUnable,
 )
 from agent.core.messages import Decide, Heartbeat, Install, Join, Leave
@@ -63,8 +64,18 @@ class Nemesis:
             self.crash_releasing,
             self.echo,
             self.crash_two,
+            self.lapse,
+            self.guard_dies,
+            self.rival,
         ]
         self.arsenal = rng.sample(everything, rng.randint(2, 9))
+        network = {
+            self.split, self.one_way, self.broken_pairs, self.isolate, self.flicker,
+            self.ask_around_partition, self.lossy, self.echo,
+        }  # fmt: skip
+        if rng.random() < 0.25:
+            self.arsenal = [fault for fault in self.arsenal if fault not in network] or [self.crash, self.pause]
+        self.breaks_network = any(fault in network for fault in self.arsenal)
         self.active = True
 
     def unleash(self) -> None:
@@ -112,7 +123,7 @@ class Nemesis:
 
     def pause(self, host: Host) -> None:
         self.world.pause(host)
-        self.world.after(self.rng.choice((0.02, 0.2, 0.5, 2.0)), lambda: self.world.resume(host))
+        self.world.after(self.rng.choice((0.02, 0.2, 0.3, 0.38, 0.45, 0.55, 2.0)), lambda: self.world.resume(host))
 
     def kernel_refuses(self, host: Host) -> None:
         host.fails = self.rng.choice((0.0, 0.3, 1.0))
@@ -191,6 +202,22 @@ class Nemesis:
         self.world.after(
             timeout + self.rng.uniform(0.0, 0.3), lambda: self.crash(self._victim()) if self.active else None
         )
+
+    def lapse(self, host: Host) -> None:
+        """The kernel ends a lease long before its time."""
+        host.leased_until = min(host.leased_until, self.world.now)
+
+    def guard_dies(self, host: Host) -> None:
+        """At the same time as its agent, or alone: then it is replaced."""
+        host.guarded = False
+        if self.rng.random() < 0.5:
+            self.crash(host)
+        else:
+            self._later(0.1, lambda: setattr(host, "guarded", self.world.guards))
+
+    def rival(self, host: Host) -> None:
+        if host.up:
+            self._tell(host, RivalSeen(self.rng.choice(sorted(host.up)), "02:00:00:00:00:99"))
 
     # Network.
 
@@ -296,5 +323,5 @@ class Nemesis:
         for item in (FitnessChanged(True), DrainRequested(False), VipsUnable(())):
             self._tell(host, item)
         node = host.node
-        if node is not None and (node.serving.leaving or not node.membership.active) and not node._stop_after_leave:
+        if node is not None and (node.serving.leaving or not node.membership.active) and not node.departure.stops:
             self._tell(host, JoinRequested())

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.core.effects import Acquire, Announce, Release, Send, Stop
+from agent.core.effects import Acquire, Announce, HoldLease, Release, Send, Stop
 from agent.core.events import Event
 from agent.core.ids import Member, NodeName, VipName
 from agent.core.inputs import (
@@ -15,16 +15,25 @@ from agent.core.inputs import (
     AddressesFailed,
     AddressesRemoved,
     AddressLost,
+    Fenced,
     Input,
+    LeaseLapsed,
     Received,
     Timer,
 )
+from agent.core.messages import Leave, Message
 from agent.core.node import Node
 from agent.core.settings import Address, Settings
 from tests.sim.network import Network
 
 LATE_COPY = 0.06
 """Seconds of delay that only a copy has which a switch kept."""
+
+EARLY = 0.007
+"""Seconds by which the kernel may end a lease early (BASELINE 11)."""
+
+PATIENCE = 1.25
+"""Failure timeouts that a guard leaves to an agent that does not move."""
 
 SOCKET_BUFFER = 500
 """Messages that wait for a paused agent."""
@@ -42,7 +51,14 @@ class Host:
     """Addresses that the kernel has."""
     defined: dict[VipName, tuple[Address, ...]] = field(default_factory=dict)
     """As what they were put up."""
+    leased_until: float = float("-inf")
+    """In true time: the kernel answers for nothing after that (where leases are in force)."""
+    robbed: bool = False
+    """Its guard has removed the addresses, and the agent does not know yet."""
+    guarded: bool = False
+    """A guard lives beside the agent."""
     paused: bool = False
+    pauses: int = 0
     heard: dict[Member, float] = field(default_factory=dict)
     """When the last message of each other one came that was no late copy."""
     backlog: list[Input] = field(default_factory=list)
@@ -60,6 +76,11 @@ class Host:
 
     def clock(self, now: float) -> float:
         return now * self.rate + self.offset
+
+    def answers(self, now: float) -> frozenset[VipName]:
+        """What a client gets answers for, whatever state the agent is in."""
+        silent = self.settings.lease_bound > 0.0 and now >= self.leased_until
+        return frozenset() if silent else frozenset(self.up)
 
     def from_clock(self, local: float) -> float:
         return (local - self.offset) / self.rate
@@ -83,6 +104,7 @@ class World:
         self.observer = observer
         self.now = 0.0
         self.steps = 0
+        self.guards = False
         self.events: list[tuple[float, NodeName, Event]] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -108,6 +130,7 @@ class World:
     def start(self, host: Host, *, draining: bool = False) -> None:
         host.incarnation += 1
         host.up.clear()  # strays are removed at start
+        host.leased_until, host.guarded = float("-inf"), self.guards
         host.paused, host.backlog, host.doomed = False, [], None
         host.rate = 1.0 + self.rng.uniform(-5e-4, 5e-4)
         host.offset = self.rng.uniform(0.0, 1000.0)
@@ -118,17 +141,40 @@ class World:
     def crash(self, host: Host) -> None:
         if host.node is not None:
             self.observer.crashed(host, host.node.me)
-            self._lease_runs(host)
+            if host.guarded:
+                node, life = host.node, host.incarnation
+                self.after(
+                    self.rng.uniform(5e-4, 5e-3),
+                    lambda: self._guard(host, node) if host.node is None and host.incarnation == life else None,
+                )
         host.node, host.paused, host.backlog = None, False, []
 
-    def _lease_runs(self, host: Host) -> None:
-        """What the kernel still answers for when the agent is dead it answers for until the lease is over."""
-        bound, life = host.settings.lease_bound, host.incarnation
-        if bound > 0.0:
-            self.after(bound, lambda: host.up.clear() if host.node is None and host.incarnation == life else None)
+    def _guard(self, host: Host, node: Node) -> None:
+        """Removes the agent's addresses and speaks the last words that it had prepared, then is gone."""
+        host.guarded = False
+        host.up.clear()
+        view = node.membership.view
+        if view is not None and node.membership.active:
+            self._send(host, node, Leave(view.id), ())
 
     def pause(self, host: Host) -> None:
         host.paused = True
+        host.pauses += 1
+        pause, node = host.pauses, host.node
+        if node is not None:
+            patience = PATIENCE * host.settings.timing.failure_timeout
+            self.after(patience, lambda: self._out_of_patience(host, node, pause))
+
+    def _out_of_patience(self, host: Host, node: Node, pause: int) -> None:
+        if host.node is not node or not host.paused or host.pauses != pause or not host.guarded:
+            return
+        told: list[Input] = [AddressLost(vip, "removed by the guard") for vip in sorted(host.up)]
+        told.append(Fenced())
+        self._guard(host, node)
+        host.robbed = True
+        for item in told:  # the loop reads its sockets in any order
+            host.backlog.insert(self.rng.randint(0, len(host.backlog)), item)
+        host.guarded = True  # the agent replaces it as soon as it runs again
 
     def resume(self, host: Host) -> None:
         """The pump drains the socket, then looks at the time."""
@@ -138,6 +184,7 @@ class World:
         backlog, host.backlog = host.backlog, []
         for item in [*backlog, Timer()]:
             self.feed(host, item)
+        host.robbed = False
 
     def feed(self, host: Host, item: Input) -> None:
         if host.node is None:
@@ -186,14 +233,12 @@ class World:
         match output:
             case Send(message=message, to=to):
                 assert host.node is not None
-                received = Received(host.node.me, message)
-                for name in to or [name for name in self.hosts if name != host.name]:
-                    target = self.hosts.get(NodeName(name))
-                    if target is None:  # a hostile test's invention
-                        continue
-                    for delay in self.network.deliveries(host.name, name):
-                        prompt = delay < LATE_COPY
-                        self.after(delay, lambda target=target, prompt=prompt: self._deliver(target, received, prompt))  # type: ignore[misc]
+                self._send(host, host.node, message, to)
+            case HoldLease(until=until, fresh=fresh):
+                if not fresh and self.now >= host.leased_until:
+                    self.after(0.0, lambda: self.feed(host, LeaseLapsed()))
+                else:
+                    host.leased_until = host.from_clock(until) - self.rng.uniform(0.0, EARLY)
             case Acquire(vips=vips):
                 assert host.node is not None
                 table = {vip.name: vip.addresses for vip in host.node.settings.vips}
@@ -205,6 +250,16 @@ class World:
                 self.after(0.0, lambda node=host.node: self._stop(host, node))  # type: ignore[misc]
             case Announce():
                 pass
+
+    def _send(self, host: Host, node: Node, message: Message, to: tuple[NodeName, ...]) -> None:
+        received = Received(node.me, message)
+        for name in to or [name for name in self.hosts if name != host.name]:
+            target = self.hosts.get(NodeName(name))
+            if target is None:  # a hostile test's invention
+                continue
+            for delay in self.network.deliveries(host.name, name):
+                prompt = delay < LATE_COPY
+                self.after(delay, lambda target=target, prompt=prompt: self._deliver(target, received, prompt))  # type: ignore[misc]
 
     def _stop(self, host: Host, node: Node | None) -> None:
         if host.node is node:

@@ -38,7 +38,7 @@ from agent.core.view import (
 )
 from agent.engines.embedded.rejections import Reason, Rejected
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the messages; raised whenever a message changes. All nodes of a cluster speak one version."""
 
 NAME_MAX: Final = 64

@@ -1,0 +1,113 @@
+"""Until when this node's kernel may answer for its VIPs: the fast lease (docs/safety.md).
+
+| lease   | input                                                        | next    | output             |
+|---------|--------------------------------------------------------------|---------|--------------------|
+| none    | a heartbeat sent in this view is acknowledged; nothing to let go | held    | HoldLease fresh    |
+| held    | a later heartbeat is acknowledged                            | held    | HoldLease          |
+| held    | `until` has come, or the kernel says so (LeaseLapsed)        | none    | LeaseLost          |
+
+A lease counts from the *send* time of a heartbeat that a fellow member acknowledged while it was in our view and not
+changing it: whoever did so declares, on joining a later view, that it heard us no earlier than then, and that view
+leaves our VIPs alone until `bound` seconds after (R9).
+
+- `partition: component`: one fellow's word is enough. While none of them has been heard for a heartbeat and a half
+  there is nobody to acknowledge: the last heartbeat sent counts. (Whoever still hears us counts from it, too.)
+- `partition: quorum`: members with more than half of the votes, this node's among them, have to have acknowledged it.
+
+A lease that has lapsed is begun anew only on a heartbeat sent since, and when nothing is left to be taken off an
+interface: one lease speaks for all VIPs of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.core.effects import Effect, HoldLease
+from agent.core.events import Event, LeaseLost, LeaseTaken
+from agent.core.ids import Member, NodeName
+
+NEVER = float("-inf")
+
+STEP = 0.25
+"""Heartbeats by which a renewal has to prolong the lease: two acknowledgements at once need one system call."""
+
+
+class Lease:
+    """`bound` in seconds; 0: nothing is leased and everything counts as in force."""
+
+    __slots__ = ("_acknowledged", "_fresh_after", "_lapsed", "_until", "bound", "step")
+
+    def __init__(self, bound: float, heartbeat: float) -> None:
+        self.configure(bound, heartbeat)
+        self._until = NEVER
+        self._lapsed = False
+        self._fresh_after = NEVER
+        """A new lease needs a heartbeat sent after this time."""
+        self._acknowledged: dict[Member, float] = {}
+        """When the newest heartbeat was sent that each fellow member acknowledged in this view."""
+
+    def configure(self, bound: float, heartbeat: float) -> None:
+        self.bound, self.step = bound, STEP * heartbeat
+
+    def in_force(self, now: float) -> bool:
+        return self.bound <= 0.0 or now < self._until
+
+    def deadline(self) -> float:
+        """When it lapses; infinite when there is none."""
+        return self._until if self._until > NEVER else float("inf")
+
+    def new_view(self) -> None:
+        """What was acknowledged in another view says nothing of this one; a lease that runs goes on running."""
+        self._acknowledged.clear()
+
+    def acknowledged(self, member: Member, sent: float) -> None:
+        """A fellow member, in our view and not gathering, has heard the heartbeat sent at `sent`."""
+        self._acknowledged[member] = max(sent, self._acknowledged.get(member, NEVER))
+
+    def any_of(self, alone: bool, last_sent: float) -> float:
+        """`partition: component`: the send time that counts. `alone`: no fellow member can be heard at present."""
+        return max([*self._acknowledged.values(), last_sent if alone else NEVER], default=NEVER)
+
+    def quorum_of(self, votes: Mapping[NodeName, int], me: NodeName, needed: int, last_sent: float) -> float:
+        """`partition: quorum`: the latest send time that members with `needed` votes have acknowledged."""
+        gathered = votes.get(me, 0)
+        if gathered >= needed:
+            return last_sent
+        for member, sent in sorted(self._acknowledged.items(), key=lambda item: -item[1]):
+            gathered += votes.get(member.name, 0)
+            if gathered >= needed:
+                return sent
+        return NEVER
+
+    def lapse(self, now: float) -> list[Effect | Event]:
+        """Takes note that the time is over. To be called before the lease is asked for anything."""
+        if self._until == NEVER or now < self._until:
+            return []
+        return self.lost(now)
+
+    def lost(self, now: float) -> list[Effect | Event]:
+        """It is not in force any more, by the clock or by the kernel's word."""
+        if self._until == NEVER:
+            return []
+        self._until, self._lapsed, self._fresh_after = NEVER, True, now
+        return [LeaseLost(now, "fast")]
+
+    def drop(self, now: float) -> None:
+        """The node holds nothing and wants nothing: what runs may run out."""
+        self._until, self._fresh_after = NEVER, now
+        self._acknowledged.clear()
+
+    def extend(self, now: float, base: float, *, clear: bool) -> list[Effect | Event]:
+        """Renews or begins it, counted from `base`. `clear`: nothing that was given up is still on an interface."""
+        until = base + self.bound
+        if self.bound <= 0.0 or until <= now:
+            return []
+        if self._until > NEVER:
+            if until < self._until + self.step:
+                return []
+            self._until = until
+            return [HoldLease(until, fresh=False)]
+        if base <= self._fresh_after or not clear:
+            return []
+        self._until = until
+        return [HoldLease(until, fresh=True), LeaseTaken(now, until)]
