@@ -6,15 +6,20 @@ What a verb needs is imported when it is called: `molehill status` must not wait
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.control import client, tables
+
+if TYPE_CHECKING:
+    from agent.guarding import Guard
 
 DONE, FAILED = 0, 1
 """Exit codes; 2, for usage, is argparse's own."""
@@ -93,6 +98,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     rules.add_argument("--runbook-base", metavar="URL", help="where docs/runbook.md is to be read")
     rules.add_argument("--dashboard-base", metavar="URL", help="Grafana's root")
     rules.set_defaults(call=_alerts)
+    # For the service manager, not for people: without help it is not listed.
+    sweep = verbs.add_parser("sweep", description="remove what an agent that is gone has left on this host")
+    if "sweep" in words:
+        from agent.drivers import sweep as sweeping
+
+        sweeping.add_arguments(sweep)
+        sweep.set_defaults(call=sweeping.run)
     version = verbs.add_parser("version", help="print the version")
     version.set_defaults(call=_version)
     return parser
@@ -161,9 +173,10 @@ def _orders(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _local(args: argparse.Namespace) -> int:
     if args.verb == "run":
+        guard = _start_guard(as_json=args.log == "json")
         from agent import runtime
 
-        return runtime.run(args)
+        return runtime.run(args, guard)
     if args.verb == "replay":
         from agent import replay
 
@@ -174,12 +187,25 @@ def _local(args: argparse.Namespace) -> int:
         return witness.run(args)
     from agent.config import commands
 
+    if args.verb == "check":
+        from exporters import web_config
+
+        return commands.check(args, web_config.complaint)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
-        "check": commands.check,
         "schema": commands.schema,
         "convert": commands.convert,
     }
     return verbs[args.verb](args)
+
+
+def _start_guard(*, as_json: bool) -> Guard:
+    """Before everything heavy: whatever fails from here on finds it there. One that cannot start is tried again."""
+    from agent.guarding import Guard
+
+    guard = Guard(as_json=as_json)
+    with contextlib.suppress(OSError):
+        guard.start()
+    return guard
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -12,6 +12,8 @@ from agent.core.effects import (
     Announce,
     Effect,
     ForgetNeighbours,
+    HoldLease,
+    KnowFellows,
     LearnNeighbours,
     Occasion,
     Release,
@@ -20,7 +22,7 @@ from agent.core.effects import (
 )
 from agent.core.events import Event
 from agent.core.ids import NodeName, VipName
-from agent.core.inputs import Input, Timer
+from agent.core.inputs import Input, Received, Timer
 from agent.core.messages import Message
 from agent.core.node import Node, Output
 from agent.core.view import NeighbourEntry
@@ -34,14 +36,20 @@ class Transport(Protocol):
 
     def drain(self) -> int: ...
 
+    def discard(self) -> int: ...
 
-class Addresses(Protocol):
+
+class Holding(Protocol):
+    """What this machine does about VIPs."""
+
     def acquire(self, vips: tuple[VipName, ...]) -> None: ...
 
     def release(self, vips: tuple[VipName, ...]) -> None: ...
 
+    def hold(self, until: float, fresh: bool) -> None: ...
 
-class Announcing(Protocol):
+    def fellows(self, macs: tuple[tuple[str, NodeName], ...]) -> None: ...
+
     def announce(self, vips: tuple[VipName, ...], occasion: Occasion) -> None: ...
 
     def withdraw(self, vips: tuple[VipName, ...]) -> None: ...
@@ -81,11 +89,11 @@ class Pump:
         self.turned = clock()
         """When the core was last stepped."""
 
-    def connect(self, transport: Transport, addresses: Addresses, announcer: Announcing) -> None:
-        """The drivers need `submit` and are therefore made after the pump."""
+    def connect(self, transport: Transport, holding: Holding, alive: Callable[[], None]) -> None:
+        """The drivers need `submit` and are therefore made after the pump. `alive` is called after each step."""
         self._transport = transport
-        self._addresses = addresses
-        self._announcer = announcer
+        self._holding = holding
+        self._alive = alive
 
     def start(self) -> None:
         self._queue.appendleft(Timer())
@@ -93,9 +101,22 @@ class Pump:
 
     def submit(self, item: Input) -> None:
         """An input; inputs that drivers make while an effect is carried out wait for their turn."""
+        if self._wake() and isinstance(item, Received):
+            return
         self._queue.append(item)
         if not self._running:
             self._run()
+
+    def _wake(self) -> bool:
+        """R11: whoever did not run for a failure timeout is out of his view, and what waits in the sockets is history.
+
+        Taken for news, piece by piece, it would lead to views that nobody else is in. It is as good as lost.
+        """
+        if self._running or self._clock() - self.turned <= self._node.settings.timing.failure_timeout:
+            return False
+        self.turned = self._clock()
+        self._transport.discard()
+        return True
 
     def close(self) -> None:
         self._closed = True
@@ -109,8 +130,8 @@ class Pump:
         self.close()
         vips = tuple(vip.name for vip in self._node.settings.vips)
         try:
-            self._announcer.withdraw(vips)
-            self._addresses.release(vips)
+            self._holding.withdraw(vips)
+            self._holding.release(vips)
         finally:
             self._crashed(error)
 
@@ -130,6 +151,7 @@ class Pump:
             self.fail(error)
         finally:
             self._running = False
+        self._alive()
         for event in events:
             self._publish(event)
         self._arm()
@@ -149,16 +171,20 @@ class Pump:
             case Send(message=message, to=to):
                 self._transport.send(message, to)
             case Acquire(vips=vips):
-                self._addresses.acquire(vips)
+                self._holding.acquire(vips)
             case Release(vips=vips):
-                self._announcer.withdraw(vips)
-                self._addresses.release(vips)
+                self._holding.withdraw(vips)
+                self._holding.release(vips)
             case Announce(vips=vips, occasion=occasion):
-                self._announcer.announce(vips, occasion)
+                self._holding.announce(vips, occasion)
+            case HoldLease(until=until, fresh=fresh):
+                self._holding.hold(until, fresh)
+            case KnowFellows(macs=macs):
+                self._holding.fellows(macs)
             case LearnNeighbours(member=member, entries=entries):
-                self._announcer.learn(member, entries)
+                self._holding.learn(member, entries)
             case ForgetNeighbours(member=member):
-                self._announcer.forget(member)
+                self._holding.forget(member)
             case Stop():
                 self._stopped()
             case _:
@@ -174,5 +200,6 @@ class Pump:
 
     def _fire(self) -> None:
         # R11: who may have been late reads what is waiting before it judges anybody's silence.
-        self._transport.drain()
+        if not self._wake():
+            self._transport.drain()
         self.submit(Timer())

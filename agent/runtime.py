@@ -10,38 +10,43 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent import realtime
 from agent.config.commands import load_from_args
 from agent.config.derive import core_settings
 from agent.config.features import notes, unsupported
 from agent.config.load import Loaded
 from agent.config.models import Configuration
-from agent.config.problem import ConfigError, Problem
+from agent.config.problem import ConfigError
 from agent.config.ranges import notify_targets, use_arp_cache
+from agent.config.reload import fixed
 from agent.config.secret import keys
 from agent.control.operator import Acting, Operator
 from agent.control.protocol import Refused
 from agent.control.server import ControlError, Server
-from agent.core.events import Event, LoopLag, Reloaded, StateChanged
-from agent.core.ids import Member, NodeName
-from agent.core.inputs import LeaveRequested, NeighboursRead, Received, Reconfigured
-from agent.core.messages import Message
+from agent.core.events import Event, LoopLag, Reloaded, StateChanged, ViewInstalled
+from agent.core.ids import Member, NodeName, ViewId
+from agent.core.inputs import Fenced, LeaveRequested, NeighboursRead, Received, Reconfigured
+from agent.core.messages import Leave, Message
 from agent.core.node import Node
-from agent.core.settings import Settings
+from agent.core.settings import PartitionPolicy, Settings
 from agent.drivers import neighbours
-from agent.drivers.announcer import Announcer
-from agent.drivers.netlink import AddressDriver
+from agent.drivers.lease import LeaseUnavailable
 from agent.drivers.systemd import Notifier, watchdog_interval
 from agent.engines.embedded.addresses import EngineError
 from agent.engines.embedded.rejections import REASONS
 from agent.engines.embedded.udp import EmbeddedEngine
+from agent.guarding import Guard, GuardError
 from agent.journal import Dump, JournalError
+from agent.presence import Presence, Wishes
 from agent.pump import Pump
 from agent.recorder import Recorder
 from agent.state import State, StateError
 from exporters.http import Http
+from exporters.leases import LAYERS
 from exporters.lines import Level
 from exporters.listen import ListenError
 from exporters.log import Foreign
@@ -50,21 +55,25 @@ from exporters.observers import Observers
 LAG_INTERVAL = 0.1
 """Seconds between two measurements of the loop's lateness."""
 
+PATIENCE = 1.25
+"""Failure timeouts without a step of the core after which the guard takes the agent for hung. Beyond one, others have
+taken over and the agent itself would let go of everything (R11)."""
+
 
 def clock() -> float:
     """The agent's one clock: it counts the time that a suspended machine did not see."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, guard: Guard) -> int:
     """`molehill run`: 0 after an orderly end, 1 when it could not start."""
     try:
         loaded = load_from_args(args)
         refused = unsupported(loaded.configuration)
         if refused:
             raise ConfigError(refused)
-        return asyncio.run(Agent(loaded, args).run())
-    except (ConfigError, StateError, EngineError, ControlError, ListenError) as error:
+        return asyncio.run(Agent(loaded, args, guard).run())
+    except (ConfigError, StateError, EngineError, ControlError, ListenError, GuardError) as error:
         print(error if isinstance(error, ConfigError) else f"molehill: {error}", file=sys.stderr)
         return 1
     except PermissionError as error:
@@ -78,18 +87,25 @@ def run(args: argparse.Namespace) -> int:
 class Agent:
     """One running node."""
 
-    def __init__(self, loaded: Loaded, args: argparse.Namespace) -> None:
+    def __init__(self, loaded: Loaded, args: argparse.Namespace, guard: Guard) -> None:
         self._args = args
+        self._guard = guard
         self._configuration = loaded.configuration
         self._warnings = (*loaded.warnings, *notes(loaded.configuration))
         self._crashed: Exception | None = None
+        self._serving = False
+        self._unleased = False
+        """There is no fast lease on this machine although it is wanted."""
 
     async def run(self) -> int:
         configuration = self._configuration
         self._loop = asyncio.get_running_loop()
         self._reloading = asyncio.Lock()
         self._stopped = asyncio.Event()
+        if configuration.realtime:
+            self._loop.set_default_executor(realtime.executor())
         self._state = State(Path(configuration.state_dir))
+        self._guard.claim(Path(configuration.state_dir))
         settings = core_settings(configuration)
         self._settings = settings
         node = Node(settings, self._state.next_incarnation(), draining=self._state.draining)
@@ -109,7 +125,7 @@ class Agent:
             stack.enter_context(contextlib.redirect_stderr(Foreign(self._log)))
             await self._open_drivers(node.me, stack)
             await self._serve(stack)
-            self._pump.connect(self._engine, self._addresses, self._announcer)
+            self._pump.connect(self._engine, self._presence, self._guard.beat)
             for warning in self._warnings:
                 self._log.say(Level.WARNING, "configuration", str(warning), clock())
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,9 +135,8 @@ class Agent:
             self._loop.set_exception_handler(self._unhandled)
             gc.collect()
             gc.freeze()
-            self._addresses.remove_strays()
-            self._pump.start()
-            self._notifier.ready("in no view yet")
+            self._begin()
+            self._notifier.ready()
             try:
                 await self._work()
             except* Exception as group:
@@ -130,6 +145,25 @@ class Agent:
             if self._crashed is not None:
                 return await self._last_words(self._crashed)
         return 0
+
+    def _begin(self) -> None:
+        if self._configuration.realtime:
+            for refused in realtime.enter():
+                self._log.say(Level.WARNING, "realtime", refused, clock())
+        self._presence.start()
+        self._guard.tables(self._presence.filters)
+        self._guard.watch(PATIENCE * self._settings.timing.failure_timeout)
+        self._serving = True
+        self._pump.start()
+
+    def _end(self) -> None:
+        """After a crash the guard looks for what is left, tells the group, and takes the filter away."""
+        orderly = self._crashed is None
+        if orderly:
+            self._guard.done()
+        else:
+            self._guard.close()
+        self._presence.close(empty=orderly and self._serving)
 
     async def _work(self) -> None:
         """Until the core has said its last word, or something crashed."""
@@ -150,7 +184,7 @@ class Agent:
 
     async def _last_words(self, error: Exception) -> int:
         """Everything is taken off the interfaces, and what led to it is written down."""
-        while self._addresses.busy:  # noqa: ASYNC110  (work in slices)
+        while self._presence.busy:  # noqa: ASYNC110  (work in slices)
             await asyncio.sleep(0)
         await self._dump("crash", repr(error))
         return 1
@@ -192,6 +226,8 @@ class Agent:
             clock=clock,
             engine=configuration.engine.kind,
             addresses=_addresses(configuration),
+            sealed=_sealed(configuration),
+            lease_layers=_lease_layers(configuration),
             reject_reasons=REASONS,
             as_json=self._args.log == "json",
             debug=self._args.debug,
@@ -227,27 +263,42 @@ class Agent:
             on_event=self._publish,
         )
         self._metrics.count_rejections(lambda: self._engine.rejected)
-        self._announcer = Announcer(
-            settings.vips,
-            notify_targets(configuration),
-            use_arp_cache(configuration),
+        self._presence = Presence(
+            configuration.cluster,
+            _wishes(configuration, settings),
+            self._guard,
             clock=clock,
-            on_event=self._publish,
-            interval=configuration.arp_cache.interval,
-        )
-        self._addresses = AddressDriver(
-            settings.vips,
-            clock=clock,
-            on_input=self._pump.submit,
-            on_event=self._publish,
-            on_link=self._announcer.link_changed,
+            submit=self._pump.submit,
+            publish=self._publish,
         )
         await self._engine.open()
         stack.callback(self._engine.close)
-        await self._announcer.open()
-        stack.callback(self._announcer.close)
-        await self._addresses.open()
-        stack.callback(self._addresses.close)
+        missing = await self._presence.open()
+        stack.callback(self._end)
+        if missing:
+            self._go_unleased(missing)
+        self._guard.open(clock=clock, on_event=self._publish, on_given_up=self._fenced)
+
+    def _go_unleased(self, why: str) -> None:
+        """Who may never be one of two has to be silenced; who may be rather serves."""
+        if self._settings.partition is PartitionPolicy.QUORUM:
+            raise LeaseUnavailable(f"partition: quorum needs the fast lease, and {why}")
+        self._unleased = True
+        self._settings = replace(self._settings, lease_bound=0.0)
+        self._pump.submit(Reconfigured(self._settings))
+
+    # The guard.
+
+    def _fenced(self) -> None:
+        """It has spoken for this agent, which goes on."""
+        self._engine.outlive()
+        self._pump.submit(Fenced())
+
+    def _prepare_last_words(self, view: ViewId | None) -> None:
+        """What the guard says if this agent dies in this view."""
+        # Twice, each time sealed anew: a repeated datagram would be taken for a replay.
+        words = [word for _ in range(2) for word in self._engine.last_words(Leave(view))] if view is not None else []
+        self._guard.last_words(words, (str(self._configuration.bind), self._configuration.engine.port))
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
         http = Http(
@@ -270,8 +321,13 @@ class Agent:
     def _publish(self, event: Event) -> None:
         self._bus.publish(event)
         self._operator.observe(event)
-        if isinstance(event, StateChanged):
-            self._notifier.status(event.state)
+        match event:
+            case ViewInstalled(view=view):
+                self._loop.call_soon(self._prepare_last_words, view.id)
+            case StateChanged(state=state):
+                self._notifier.status(state)
+                if state == "LEFT":
+                    self._prepare_last_words(None)
 
     def _snapshot(self) -> object:
         """Who asks right after an order sees what it did."""
@@ -302,7 +358,7 @@ class Agent:
         """The node's part of the shared ARP cache."""
         while self._configuration.pool:
             entries = await neighbours.read(self._settings.vips)
-            self._announcer.local(entries)
+            self._presence.local(entries)
             self._pump.submit(NeighboursRead(entries))
             await asyncio.sleep(self._configuration.arp_cache.interval)
 
@@ -338,20 +394,26 @@ class Agent:
 
     def _read_anew(self) -> tuple[Configuration, Settings, tuple[bytes, ...]]:
         loaded = load_from_args(self._args)
-        problems = [*unsupported(loaded.configuration), *_fixed(self._configuration, loaded.configuration)]
+        problems = [*unsupported(loaded.configuration), *fixed(self._configuration, loaded.configuration)]
         if problems:
             raise ConfigError(problems)
         return loaded.configuration, core_settings(loaded.configuration), keys(loaded.configuration)
 
     def _take_over(self, configuration: Configuration, settings: Settings, sealed: tuple[bytes, ...]) -> None:
         self._engine.reconfigure(members=_addresses(configuration), keys=sealed)
+        if self._unleased:
+            settings = replace(settings, lease_bound=0.0)
         self._configuration, self._settings = configuration, settings
         # Before the core, which may order what is new here within the same step.
-        self._addresses.reconfigure(settings.vips)
-        targets, cache = notify_targets(configuration), use_arp_cache(configuration)
-        self._announcer.reconfigure(settings.vips, targets, cache, configuration.arp_cache.interval)
+        self._presence.reconfigure(_wishes(configuration, settings))
+        self._guard.watch(PATIENCE * settings.timing.failure_timeout)
         self._pump.submit(Reconfigured(settings))
-        self._observers.configure(settings, _addresses(configuration))
+        self._observers.configure(
+            settings,
+            _addresses(configuration),
+            sealed=_sealed(configuration),
+            lease_layers=_lease_layers(configuration),
+        )
         self._metrics.configure(*_watched(configuration))
         self._publish(Reloaded(clock(), ""))
 
@@ -360,28 +422,30 @@ def _addresses(configuration: Configuration) -> dict[NodeName, str]:
     return {NodeName(name): str(address) for name, address in configuration.engine.members.items()}
 
 
+def _wishes(configuration: Configuration, settings: Settings) -> Wishes:
+    return Wishes(
+        vips=settings.vips,
+        targets=notify_targets(configuration),
+        use_cache=use_arp_cache(configuration),
+        cache_interval=configuration.arp_cache.interval,
+        leased=configuration.lease.fast != "off",
+        lifetime=int(configuration.lease.address),
+        policy=configuration.conflict.policy,
+        probe=configuration.conflict.probe,
+    )
+
+
+def _sealed(configuration: Configuration) -> bool | None:
+    """Whether this node's messages are encrypted; None: another program carries them."""
+    return not configuration.engine.insecure if configuration.engine.kind == "embedded" else None
+
+
+def _lease_layers(configuration: Configuration) -> tuple[str, ...]:
+    """What is meant to silence this node; the kernel filter can be switched off."""
+    return LAYERS if configuration.lease.fast != "off" else LAYERS[1:]
+
+
 def _watched(configuration: Configuration) -> tuple[list[str], list[str]]:
     """Names of all health checks, and the hooks."""
     checks = [*configuration.checks, *(check for vip in configuration.pool for check in vip.checks)]
     return [check.name for check in checks], [*configuration.hooks.acquired, *configuration.hooks.released]
-
-
-def _fixed(old: Configuration, new: Configuration) -> list[Problem]:
-    """What a running agent cannot change."""
-    pairs = {
-        "cluster": (old.cluster, new.cluster),
-        "node": (old.node, new.node),
-        "state_dir": (old.state_dir, new.state_dir),
-        "control": (old.control, new.control),
-        "http.listen": (old.http.listen, new.http.listen),
-        "http.web_config": (old.http.web_config, new.http.web_config),
-        "tracing": (old.tracing, new.tracing),
-        "engine.bind": (old.bind, new.bind),
-        "engine.port": (old.engine.port, new.engine.port),
-        "engine.broadcast": (old.engine.broadcast, new.engine.broadcast),
-    }
-    return [
-        Problem("reload", None, f"{key} is {after!s}, the running agent has {before!s}", "restart the agent for that")
-        for key, (before, after) in pairs.items()
-        if before != after
-    ]

@@ -20,14 +20,16 @@ QUIET = 0.5
 LONGEST = 10.0
 """Seconds after which the span of an announcement that is paced is closed; the frames that follow get another."""
 
-Key = tuple[int, VipName, Occasion]
-"""Trace, VIP, occasion."""
+Key = tuple[int, VipName, Occasion, bool]
+"""Trace, VIP, occasion, and whether it is a question (a probe) instead of an announcement."""
 
 
 @dataclass(slots=True)
 class Told:
     """Frames of one VIP for one occasion."""
 
+    name: str
+    """Of the span."""
     incident: Incident
     vip: VipName
     occasion: Occasion
@@ -62,11 +64,13 @@ class Announcements:
     def frame(self, event: ArpSent, incident: Incident, parent: int) -> Told | None:
         """Takes note of it; the span that it has filled, if it has."""
         vip, occasion, at = event.vip, event.occasion, event.at
-        key = (incident.identity.trace, vip, occasion)
+        asked = event.kind == "probe"
+        key = (incident.identity.trace, vip, occasion, asked)
         told = self._open.get(key)
         if told is None:
-            begun = min(at, self._begun.pop((vip, occasion), at))
-            told = self._open[key] = Told(incident, vip, occasion, parent, begun)
+            begun = at if asked else min(at, self._begun.pop((vip, occasion), at))
+            name = "probe vip" if asked else "announce vip"
+            told = self._open[key] = Told(name, incident, vip, occasion, parent, begun)
         attributes: Attributes = {
             "arp.kind": event.kind,
             "arp.target": event.target,
@@ -79,7 +83,7 @@ class Announcements:
 
     def last(self, incident: Incident, vip: VipName) -> float | None:
         """The latest frame of an acquisition's announcement that is still open."""
-        told = self._open.get((incident.identity.trace, vip, Occasion.ACQUIRE))
+        told = self._open.get((incident.identity.trace, vip, Occasion.ACQUIRE, False))
         return None if told is None else told.points[-1].at
 
     def sweep(self, now: float, *, everything: bool) -> Iterator[Told]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.core.view import Cause
+from exporters.leases import TIMED, Layer
 from exporters.lines import ACQUIRE_ADVICE
+from exporters.rivals import present
 from exporters.status import Status
 
 STATES = ("boot", "gather", "run", "balance", "left")
@@ -21,8 +23,6 @@ VIPS_FULL = 100
 100 x 14 causes x 2 families = 2,800 series. Beyond it only the causes that alerts watch start at 0."""
 
 WATCHED = (Cause.FAILOVER, Cause.BALANCE)
-
-LEASE_LAYERS = ("fast", "address")
 
 STRETCH = 256
 """Lines rendered at a stretch: 0.5 to 1 ms."""
@@ -42,6 +42,8 @@ class Counts:
     released: Mapping[tuple[str, str], int]
     failed: Mapping[tuple[str, str], int]
     """By VIP and reason."""
+    conflicts: Mapping[str, int]
+    """Claims of other hosts by VIP."""
     dropped: int
     """Events that no exporter saw because the queue was full."""
     broken: int
@@ -115,6 +117,25 @@ def families(status: Status, counts: Counts) -> Iterator[Family]:
         "Whether this component may serve VIPs: always under `partition: component`.",
         status.quorate,
     )
+    counted = status.counted
+    yield Family(
+        "molehill_votes",
+        "gauge",
+        "Votes of the members of the view; only under `partition: quorum`.",
+        [((), counted.votes)] if counted is not None else [],
+    )
+    yield Family(
+        "molehill_votes_needed",
+        "gauge",
+        "Votes that a view needs to hold VIPs; only under `partition: quorum`.",
+        [((), counted.needed)] if counted is not None else [],
+    )
+    yield Family(
+        "molehill_sealed",
+        "gauge",
+        "Whether this agent's messages are encrypted and proven genuine; only of the embedded engine.",
+        [((), int(status.sealed))] if status.sealed is not None else [],
+    )
     yield _single("molehill_vips_uncovered", "VIPs that no member of the view owns.", status.uncovered)
     yield _single(
         "molehill_vip_spread", "Weighted load of the fullest member minus the emptiest, in VIPs.", status.spread
@@ -130,7 +151,7 @@ def families(status: Status, counts: Counts) -> Iterator[Family]:
     )
     yield _single("molehill_exporters_failed", "Exporters that are switched off because of an error.", counts.broken)
     yield Family("molehill_spans_dropped", "counter", "Spans that no collector took.", [((), counts.spans_dropped)])
-    yield from _of_leases()
+    yield from _of_leases(status)
     yield Family(
         "molehill_check_up",
         "gauge",
@@ -146,19 +167,18 @@ def families(status: Status, counts: Counts) -> Iterator[Family]:
     yield from _of_vips(status, counts)
 
 
-def _of_leases() -> Iterator[Family]:
-    """No lease is in force yet: no layer is active and none can expire."""
+def _of_leases(status: Status) -> Iterator[Family]:
     yield Family(
         "molehill_lease_layer_active",
         "gauge",
-        "Whether this layer of the lease silences the node in time: kernel filter (fast), lifetime (address).",
-        [((("layer", layer),), 0) for layer in LEASE_LAYERS],
+        "Whether this layer would silence the node in time: kernel filter (fast), address lifetime (address), guard.",
+        [((("layer", name),), int(layer.active)) for name, layer in status.layers.items()],
     )
     yield Family(
         "molehill_lease_expired",
         "counter",
         "Times the lease ran out before it was renewed.",
-        [((("layer", layer),), 0) for layer in LEASE_LAYERS],
+        [((("layer", name),), status.layers.get(name, Layer()).expired) for name in TIMED],
     )
 
 
@@ -210,9 +230,14 @@ def _of_vips(status: Status, counts: Counts) -> Iterator[Family]:
         "molehill_vip_conflicts",
         "counter",
         "Times another host claimed the VIP while this node held it.",
-        [((("vip", vip),), 0) for vip in names],
+        [((("vip", vip),), counts.conflicts.get(vip, 0)) for vip in names],
     )
-    yield Family("molehill_vip_conflict_info", "gauge", "Who claims a VIP that this node holds; always 1.", [])
+    yield Family(
+        "molehill_vip_conflict_info",
+        "gauge",
+        "Who claimed a VIP that this node held in the last 15 minutes, the latest four of each; always 1.",
+        [((("vip", vip), ("mac", mac)), 1) for vip, mac in sorted(present(status.rivals, status.wall.clock()))],
+    )
 
 
 def _single(name: str, text: str, value: float) -> Family:

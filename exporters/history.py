@@ -22,6 +22,10 @@ PAGE = 1_000
 """Events in one answer: 0.5 MB of JSON."""
 
 
+FIRST = (Occasion.ACQUIRE, Occasion.MERGE, Occasion.DEFEND)
+"""Announcements that answer something; the others repeat them."""
+
+
 class Recorded(TypedDict):
     seq: int
     """Grows by one; starts at 1 with the agent."""
@@ -127,15 +131,14 @@ class History:
 def _kept(event: e.Event) -> bool:
     """Whether it belongs into the history: what would push everything else out does not."""
     match event:
-        case e.HeartbeatSent() | e.HeartbeatReceived() | e.JoinHeard():
+        case e.HeartbeatSent() | e.HeartbeatReceived() | e.JoinHeard() | e.LeaseRenewed():
             return False
         case e.LoopLag(seconds=seconds):
             return seconds >= 0.05
         case e.ArpSent(occasion=occasion, kind=kind, error=error):
-            first = occasion is Occasion.ACQUIRE or occasion is Occasion.MERGE
-            return bool(error) or (first and kind != "directed")
+            return bool(error) or (occasion in FIRST and kind not in ("directed", "probe"))
         case e.Announced(occasion=occasion):
-            return occasion is Occasion.ACQUIRE or occasion is Occasion.MERGE
+            return occasion in FIRST
         case (
             e.Started()
             | e.Stalled()
@@ -162,6 +165,11 @@ def _kept(event: e.Event) -> bool:
             | e.StateChanged()
             | e.LimitReached()
             | e.OperatorAnswered()
+            | e.LeaseLost()
+            | e.LeaseTaken()
+            | e.QuorumChanged()
+            | e.LeaseLayer()
+            | e.ConflictSeen()
             | e.DatagramRejected()
             | e.NameClash()
             | e.ArpCacheChanged()

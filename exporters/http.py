@@ -113,15 +113,20 @@ class Http:
                 self._web, self._file, interval=WATCH_INTERVAL, use=self._use, complain=self._complain
             )
             self._watching = asyncio.create_task(watching)
-            self._socket = sock.dup()
+            self._listening, self._socket = sock, sock.dup()
 
     async def _use(self, config: web_config.WebConfig) -> None:
         """New connections are taken as the new file says; those that are open end as they began."""
         assert self._runner is not None
         assert self._site is not None
-        site = web.SockSite(self._runner, self._socket.dup(), ssl_context=config.tls)
+        listening = self._socket.dup()
+        site = web.SockSite(self._runner, listening, ssl_context=config.tls)
         await site.start()
         old, self._site, self._web = self._site, site, config
+        # What the old one has accepted gets a turn first: asyncio loses a connection that comes up in a closed server.
+        asyncio.get_running_loop().remove_reader(self._listening)
+        self._listening = listening
+        await asyncio.sleep(0)
         await old.stop()
 
     async def close(self) -> None:

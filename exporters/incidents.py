@@ -19,8 +19,12 @@ from agent.core.view import (
     Moves,
     NeighboursShared,
     StandingChanged,
+    View,
 )
 from exporters.trace_ids import Identity, identify
+
+DEFENCE = 1.0
+"""Seconds within which a claim and frames belong together; a VIP is defended every 10 s at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,9 @@ class Incident:
     previous: Identity | None
     """Trace of the view before, or of the view in which this happens: for a link."""
     sampled: bool
+    heir_of: ViewId | None = None
+    """The view before, if its first member was lost and this node is the first that is left: it tells roots that the
+    lost one cannot have told any more."""
 
 
 class Incidents:
@@ -53,6 +60,7 @@ class Incidents:
         self._share = share
         self._coming = coming
         self._view: Incident | None = None
+        self._installed_view: View | None = None
         self._yielding = False
         self._rounds: dict[tuple[ViewId, Seq], Incident] = {}
         self._orders: dict[VipName, Incident] = {}
@@ -62,6 +70,7 @@ class Incidents:
         self._told: dict[VipName, Incident | None] = {}
         """What the latest announcement of a VIP was for; its repetition belongs there too."""
         self._refreshing: dict[VipName, Incident | None] = {}
+        self._defending: dict[VipName, Incident] = {}
         self._locals = 0
         self._last_local: Incident | None = None
         self.now: Incident | None = None
@@ -97,7 +106,7 @@ class Incidents:
                 return self._rounds.get((view, seq))
             case e.BalanceRoundDone(view=view, seq=seq):
                 return self._rounds.pop((view, seq), None)
-            case e.PlacementDiffers() | e.BecameMature():
+            case e.PlacementDiffers() | e.BecameMature() | e.QuorumChanged():
                 return self._view
             case (
                 e.AcquireStarted()
@@ -111,6 +120,12 @@ class Incidents:
                 return self._moved(event)
             case e.Announced():
                 return self._announced(event)
+            case (
+                e.ConflictSeen(vip=vip, at=at, answer="defended") | e.ArpSent(vip=vip, at=at, occasion=Occasion.DEFEND)
+            ):
+                return self._defended(vip, at)
+            case e.ConflictSeen(vip=vip) | e.ArpSent(vip=vip, kind="probe"):
+                return self._acquiring.get(vip)
             case e.ArpSent(vip=vip, occasion=occasion):
                 return (self._refreshing if occasion is Occasion.REFRESH else self._told).get(vip)
             case (
@@ -125,6 +140,10 @@ class Incidents:
                 | e.OperatorAnswered()
                 | e.HeartbeatReceived()
                 | e.HeartbeatSent()
+                | e.LeaseLost()
+                | e.LeaseTaken()
+                | e.LeaseRenewed()
+                | e.LeaseLayer()
                 | e.DatagramRejected()
                 | e.NameClash()
                 | e.ArpCacheChanged()
@@ -139,6 +158,7 @@ class Incidents:
 
     def _installed(self, event: e.ViewInstalled) -> Incident:
         self._view = self._change(event)
+        self._installed_view = event.view
         self._yielding = False
         self._rounds.clear()
         self._orders.clear()
@@ -160,7 +180,16 @@ class Incidents:
             rooted_here=event.view.members[0].name == self._node,
             previous=identify(self._cluster, str(event.previous)) if event.previous is not None else None,
             sampled=identity.sampled(self._share),
+            heir_of=self._heir_of(event),
         )
+
+    def _heir_of(self, event: e.ViewInstalled) -> ViewId | None:
+        before = self._installed_view
+        if before is None or before.id != event.previous or event.failed_since is None:
+            return None
+        stayed = [member for member in before.members if member in event.view.members]
+        inherits = before.members[0] not in stayed and bool(stayed) and stayed[0].name == self._node
+        return before.id if inherits else None
 
     def _decided(self, event: e.Decided) -> Incident | None:
         match event.decision:
@@ -218,6 +247,16 @@ class Incidents:
         )
         return self._last_local
 
+    def _defended(self, vip: VipName, at: float) -> Incident | None:
+        """A claim and the frames against it, which are heard of in any order."""
+        known = self._defending.get(vip)
+        if known is not None and abs(at - known.begun) < DEFENCE:
+            return known
+        incident = self._local(at, "defend vip")
+        if incident is not None:
+            self._defending[vip] = incident
+        return incident
+
     def _moved(
         self,
         event: e.AcquireStarted
@@ -264,6 +303,8 @@ class Incidents:
             refresh = self._local(event.at, "refresh announcements")
             self._refreshing.update(dict.fromkeys(event.vips, refresh))
             return refresh
+        if event.occasion is Occasion.DEFEND:
+            return self._defended(vip, event.at)
         if event.occasion is Occasion.MERGE:
             self._told.update({each: self._orders.get(each, self._view) for each in event.vips})
         return self._told.get(vip)

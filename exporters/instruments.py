@@ -27,7 +27,33 @@ from agent.core.view import Cause, ViewCause
 ARP_KINDS = ("request", "reply", "directed", "na", "probe")
 
 QUICK = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Seconds: netlink calls, round trips, lateness of the loop."""
+"""Seconds: netlink calls, round trips."""
+
+LATE = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0, 3.0)
+"""Seconds: 0.02 is the most that a scrape may cost, 0.4 and 3.0 are failure timeouts of `lan` and `wan`."""
+
+MARGIN = (
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.0075,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.5,
+    1.0,
+    2.0,
+    3.0,
+)
+"""Seconds: close enough together for the ratio of two quantiles, from profile `fast` (some 10 ms) to `wan` (2 s)."""
 
 OUTAGE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.25, 0.4, 0.6, 1.0, 2.5, 5.0, 10.0)
 """Seconds: from a hand-over to a detection at the slowest profile; 0.08 and 0.6 are what `fast` and `lan` promise."""
@@ -109,9 +135,9 @@ class Instruments:
             [(reason,) for reason in reject_reasons],
         )
         self.lease_renewal_margin = self._histogram(
-            "lease_renewal_margin_seconds", "What was left of the lease at each renewal.", QUICK
+            "lease_renewal_margin_seconds", "What was left of the fast lease at each renewal.", MARGIN
         )
-        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", QUICK)
+        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", LATE)
         self.reloads = Children(
             self._counter("reloads", "Reloads of the configuration: in force, or refused.", "result"),
             [("ok",), ("error",)],

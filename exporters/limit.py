@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from agent.core.events import (
     ArpSent,
+    ConflictSeen,
     DatagramRejected,
     Event,
     HeartbeatReceived,
     HeartbeatSent,
+    LeaseRenewed,
     LimitReached,
     LoopLag,
     NameClash,
@@ -17,8 +19,8 @@ from agent.core.events import (
 PAUSE = 10.0
 """Seconds between two of a kind."""
 
-KEYS_MAX = 256
-"""Kinds that are remembered. Keys come from closed sets and interface names; only `NameClash` has a stranger's word."""
+KEYS_MAX = 4_096
+"""Kinds that are remembered. Keys are closed sets, interfaces and VIPs; only `NameClash` has a stranger's word."""
 
 
 class RateLimit:
@@ -54,7 +56,9 @@ def _key(event: Event) -> str | None:
             return f"arp {interface} {error}"
         case PlacementDiffers():
             return "placement"
-        case LoopLag() | HeartbeatReceived() | HeartbeatSent():
+        case ConflictSeen(vip=vip, answer=answer):
+            return f"conflict {vip} {answer}"
+        case LoopLag() | HeartbeatReceived() | HeartbeatSent() | LeaseRenewed():
             return type(event).__name__
         case _:
             return None

@@ -44,6 +44,7 @@ Membership = (
     | e.LimitReached
     | e.HeartbeatReceived
     | e.HeartbeatSent
+    | e.QuorumChanged
 )
 
 Vips = (
@@ -62,6 +63,8 @@ Vips = (
     | e.OperatorAnswered
 )
 
+Leases = e.LeaseLost | e.LeaseTaken | e.LeaseRenewed | e.LeaseLayer
+
 Edges = (
     e.ArpSent
     | e.DatagramRejected
@@ -71,6 +74,7 @@ Edges = (
     | e.InterfaceChanged
     | e.LoopLag
     | e.Reloaded
+    | e.ConflictSeen
 )
 
 ACQUIRE_ADVICE = {
@@ -80,6 +84,21 @@ ACQUIRE_ADVICE = {
     "denied": "the kernel refused: the agent needs CAP_NET_ADMIN",
     "exists_here": "the address is there already and not ours: take it off the host's own configuration",
     "netlink": "the kernel refused it",
+    "conflict": "another host answers for the address: find it (the switch knows its port) and take it away there",
+}
+
+LEASE_LOST = {
+    "fast": "the fast lease ran out before it was renewed: the kernel answers for no VIP of this node until peers have "
+    "acknowledged it again; give this host more CPU, look at the network, or raise failure_timeout",
+    "address": "the lifetime of addresses ran out before it was renewed: the kernel removed them; give this host "
+    "more CPU",
+}
+
+LEASE_ADVICE = {
+    "fast": "only the lifetime of the addresses protects; install nftables' kernel module (nf_tables), or say "
+    "`lease: {fast: off}`",
+    "address": "addresses of a killed or hanging agent stay up",
+    "guard": "addresses of a killed agent stay up until their lease is over; it is started again",
 }
 
 REJECT_STRANGER = "if it is no node of this cluster, close the port to it; if it is one, compare the configurations"
@@ -123,6 +142,7 @@ def describe(event: e.Event) -> Line:
             | e.LimitReached()
             | e.HeartbeatReceived()
             | e.HeartbeatSent()
+            | e.QuorumChanged()
         ):
             return _membership(event)
         case (
@@ -150,8 +170,11 @@ def describe(event: e.Event) -> Line:
             | e.InterfaceChanged()
             | e.LoopLag()
             | e.Reloaded()
+            | e.ConflictSeen()
         ):
             return _edges(event)
+        case e.LeaseLost() | e.LeaseTaken() | e.LeaseRenewed() | e.LeaseLayer():
+            return _leases(event)
         case _:
             assert_never(event)
 
@@ -213,6 +236,14 @@ def _membership(event: Membership) -> Line:
             return Line(Level.DEBUG, f"heartbeat of {peer}, {missed} missed before it")
         case e.HeartbeatSent():
             return Line(Level.DEBUG, "heartbeat sent")
+        case e.QuorumChanged(quorate=True, votes=votes, needed=needed):
+            return Line(Level.INFO, f"quorate: {votes} of {needed} votes that are needed")
+        case e.QuorumChanged(votes=votes, needed=needed):
+            return Line(
+                Level.WARNING,
+                f"not quorate, so nothing is held here: {votes} of {needed} votes that are needed; bring the other "
+                "nodes back, or mend the network between",
+            )
         case _:
             assert_never(event)
 
@@ -264,6 +295,29 @@ def _vips(event: Vips) -> Line:
             assert_never(event)
 
 
+def _leases(event: Leases) -> Line:
+    match event:
+        case e.LeaseLost(layer=layer):
+            return Line(Level.ERROR, LEASE_LOST.get(layer, f"the {layer} lease ran out before it was renewed"))
+        case e.LeaseTaken(until=until, at=at):
+            return Line(
+                Level.INFO, f"the fast lease is in force, at first for {1000 * (until - at):.0f} ms: VIPs are answered"
+            )
+        case e.LeaseRenewed(layer=layer, margin=margin):
+            return Line(Level.DEBUG, f"the {layer} lease is renewed, {1000 * margin:.1f} ms before its end")
+        case e.LeaseLayer(layer=layer, active=True, detail=""):
+            return Line(Level.INFO, f"lease layer {layer} is in force")
+        case e.LeaseLayer(layer="guard", active=True, detail=detail):
+            return Line(Level.INFO, f"lease layer guard is in force: {detail}")
+        case e.LeaseLayer(layer=layer, active=True, detail=detail):
+            return Line(Level.WARNING, f"lease layer {layer} is in force, but: {detail}")
+        case e.LeaseLayer(layer=layer, detail=detail):
+            advice = LEASE_ADVICE.get(layer, "")
+            return Line(Level.WARNING, f"lease layer {layer} is not in force ({detail}): {advice}")
+        case _:
+            assert_never(event)
+
+
 def _edges(event: Edges) -> Line:
     match event:
         case e.ArpSent(vip=vip, interface=interface, kind=kind, target=target, error=""):
@@ -290,6 +344,12 @@ def _edges(event: Edges) -> Line:
         case e.LoopLag(seconds=seconds):
             slow = seconds >= 0.05
             return Line(Level.WARNING if slow else Level.DEBUG, f"the event loop was {1000 * seconds:.1f} ms late")
+        case e.ConflictSeen(vip=vip, address=address, interface=interface, mac=mac, answer=answer):
+            return Line(
+                Level.WARNING,
+                f"{mac} on {interface} claims {address} of VIP {vip} and is no member ({answer}): find that host (the "
+                "switch knows its port) and take the address away there",
+            )
         case e.Reloaded(error=""):
             return Line(Level.INFO, "the new configuration is in force")
         case e.Reloaded(error=error):

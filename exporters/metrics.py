@@ -71,6 +71,7 @@ class Metrics:
         self._acquired: Tally[tuple[str, str]] = Tally()
         self._released: Tally[tuple[str, str]] = Tally()
         self._failed: Tally[tuple[str, str]] = Tally()
+        self._conflicts: Tally[str] = Tally()
         self._unannounced: dict[VipName, tuple[Cause, float]] = {}
         """Acquired, but no frame is out: cause, and since when clients may have missed the VIP."""
         self._rounds = 0
@@ -122,6 +123,7 @@ class Metrics:
             acquired=dict(self._acquired),
             released=dict(self._released),
             failed=dict(self._failed),
+            conflicts=dict(self._conflicts),
             dropped=self._bus.dropped,
             broken=len(self._bus.failed),
             spans_dropped=self._spans_dropped(),
@@ -156,15 +158,16 @@ class Metrics:
                 self._sent(event)
             case e.HeartbeatSent():
                 count.heartbeats_sent.inc()
-            case e.HeartbeatReceived(peer=peer, rtt=rtt, missed=missed):
-                count.heartbeats_received[(peer,)].inc()
-                if missed:
-                    count.heartbeats_missed[(peer,)].inc(missed)
-                if rtt is not None:
-                    count.peer_rtt[(peer,)].observe(rtt)
+            case e.HeartbeatReceived():
+                self._heard(event)
             case e.DatagramRejected(reason=reason):
                 if self._rejected is None:
                     count.datagrams_rejected[(reason,)].inc()
+            case e.LeaseRenewed(layer=layer, margin=margin):
+                if layer == "fast":
+                    count.lease_renewal_margin.observe(margin)
+            case e.ConflictSeen(vip=vip):
+                self._conflicts[vip] += 1
             case e.LoopLag(seconds=seconds):
                 count.loop_lag.observe(seconds)
             case e.Reloaded(error=error):
@@ -177,6 +180,10 @@ class Metrics:
                 | e.BecameMature()
                 | e.ArpCacheChanged()
                 | e.ConfigDiffers()
+                | e.QuorumChanged()
+                | e.LeaseLayer()
+                | e.LeaseTaken()
+                | e.LeaseLost()
             ):
                 pass
             case (
@@ -211,9 +218,17 @@ class Metrics:
             self._rounds += 1
             self._count.balance_moves.inc(balancing)
 
+    def _heard(self, event: e.HeartbeatReceived) -> None:
+        peer = (event.peer,)
+        self._count.heartbeats_received[peer].inc()
+        if event.missed:
+            self._count.heartbeats_missed[peer].inc(event.missed)
+        if event.rtt is not None:
+            self._count.peer_rtt[peer].observe(event.rtt)
+
     def _sent(self, event: e.ArpSent) -> None:
         self._count.arp_sent[(event.interface, event.kind, "error" if event.error else "ok")].inc()
-        if event.occasion is Occasion.ACQUIRE and not event.error:
+        if event.occasion is Occasion.ACQUIRE and event.kind != "probe" and not event.error:
             cause, since = self._unannounced.pop(event.vip, (None, 0.0))
             if cause is not None:
                 self._count.failover_duration[(cause.value,)].observe(max(0.0, event.at - since), self._exemplar())

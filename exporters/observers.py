@@ -11,6 +11,7 @@ from agent.core.ids import NodeName
 from agent.core.settings import Settings
 from exporters.bus import Bus
 from exporters.history import History
+from exporters.leases import LAYERS
 from exporters.lines import Level
 from exporters.log import Log
 from exporters.metrics import Metrics
@@ -39,12 +40,17 @@ class Observers:
         clock: Callable[[], float],
         engine: EngineKind,
         addresses: Mapping[NodeName, str],
+        sealed: bool | None = None,
+        lease_layers: tuple[str, ...] = LAYERS,
         reject_reasons: tuple[str, ...],
         as_json: bool,
         debug: bool,
         tracing: tuple[str, float] | None,
     ) -> None:
-        """`tracing`: the collector's base address and the share of traces that are exported; None: off."""
+        """`sealed`: whether the engine has a key; None: another program's task. `lease_layers`: those that are meant.
+
+        `tracing`: the collector's base address and the share of traces that are exported; None: off.
+        """
         sys.setswitchinterval(SWITCH_INTERVAL)
         wall = Wall(clock)
         self._wall = wall
@@ -62,7 +68,9 @@ class Observers:
             )
             exemplar, trace_id = self.traces.incidents.exemplar, self.traces.incidents.trace_id
             dropped = self.traces.dropped
-        self.status = Status(settings, wall, engine=engine, addresses=addresses)
+        self.status = Status(
+            settings, wall, engine=engine, addresses=addresses, sealed=sealed, lease_layers=lease_layers
+        )
         self.history = History(wall, trace_id=trace_id)
         self.log = Log(sys.stderr, wall, as_json=as_json, debug=debug, trace_id=trace_id)
         self.metrics = Metrics(
@@ -76,9 +84,16 @@ class Observers:
     def _say_of_traces(self, text: str) -> None:
         self.log.say(Level.WARNING, "tracing", text, self._wall.clock())
 
-    def configure(self, settings: Settings, addresses: Mapping[NodeName, str]) -> None:
+    def configure(
+        self,
+        settings: Settings,
+        addresses: Mapping[NodeName, str],
+        *,
+        sealed: bool | None = None,
+        lease_layers: tuple[str, ...] = LAYERS,
+    ) -> None:
         """After a reload."""
-        self.status.configure(settings, addresses)
+        self.status.configure(settings, addresses, sealed, lease_layers)
         if self.traces is not None:
             self.traces.configure(settings)
 

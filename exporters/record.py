@@ -21,14 +21,15 @@ def type_name(kind: type) -> str:
 
 
 MOMENTS = ("started", "since", "gather_started", "failed_since")
-"""Fields that are times of the node's own clock, which mean nothing to others."""
+AHEAD = ("until",)
+"""Fields that are times of the node's own clock, which mean nothing to others: those of the past, those to come."""
 
 
 def fields(event: Event) -> dict[str, object]:
     """All fields but `at`.
 
     A list over LIST_MAX is cut, and its length stands beside it as `<name>_total`. A time becomes `<name>_before`:
-    seconds before the event.
+    seconds before the event; one to come `<name>_after`.
     """
     left_out = LEFT_OUT.get(type(event), ())
     result: dict[str, object] = {}
@@ -38,6 +39,9 @@ def fields(event: Event) -> dict[str, object]:
         value = getattr(event, field.name)
         if field.name in MOMENTS:
             result[f"{field.name}_before"] = None if value is None else round(event.at - value, 6)
+            continue
+        if field.name in AHEAD:
+            result[f"{field.name}_after"] = round(value - event.at, 6)
             continue
         result[field.name] = plain(value)
         if type(value) is tuple and len(value) > LIST_MAX:

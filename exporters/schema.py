@@ -23,6 +23,10 @@ class ViewStatus(Schema):
     """Seconds from the beginning of the gather to the installation, at this node."""
     spread: float
     """Weighted maximum minus minimum load of its eligible members."""
+    votes: int | None
+    """Of its members; None: nobody counts them (`partition: component`)."""
+    votes_needed: int | None
+    """To hold VIPs."""
 
 
 class MemberStatus(Schema):
@@ -61,6 +65,19 @@ class AnnouncedStatus(Schema):
     """Why: acquire, merge, repeat, refresh."""
 
 
+class RivalStatus(Schema):
+    mac: str
+    address: str
+    """The VIP's address that it claims."""
+    interface: str
+    """Where this node heard it."""
+    first: datetime
+    last: datetime
+    claims: int
+    answer: str
+    """What was done about the last claim: defended, yielded, noted."""
+
+
 class VipStatus(Schema):
     name: str
     addresses: list[str]
@@ -80,6 +97,8 @@ class VipStatus(Schema):
     """The only nodes that may hold it; empty: any."""
     announced: AnnouncedStatus | None
     """What this node told the network about it since the agent started; None: nothing."""
+    rivals: list[RivalStatus]
+    """Hosts outside the group that claimed it in the last 15 minutes while this node held it; the latest first."""
 
 
 class ArpCacheStatus(Schema):
@@ -93,11 +112,25 @@ class EngineStatus(Schema):
     """Seconds."""
     failure_timeout: float
     """Seconds."""
+    sealed: bool | None
+    """Whether the agents' messages are encrypted and proven genuine; None: the engine's daemon sees to that."""
 
 
 class LeaseStatus(Schema):
     layer: str
+    """fast (kernel filter), address (lifetime of the addresses), guard (process that cleans up after the agent)."""
     active: bool
+    """Whether it would silence this node in time."""
+    detail: str
+    """Why it is not active, or what was mended."""
+    until: datetime | None
+    """When it runs out unless it is renewed; None: no lease is running, or the layer has no time."""
+    remaining: float | None
+    """Seconds from this answer to `until`: the same without anybody's wall clock."""
+    margin: float | None
+    """Seconds that were left at the last renewal."""
+    expired: int
+    """Times it ran out since the agent started."""
 
 
 class StatusResponse(Schema):
@@ -114,7 +147,7 @@ class StatusResponse(Schema):
     members: list[MemberStatus]
     vips: list[VipStatus]
     leases: list[LeaseStatus]
-    """Empty: addresses are not leased."""
+    """The layers that are to silence this node when it should no longer answer for a VIP."""
     arp_cache: ArpCacheStatus
     engine: EngineStatus
     version: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, assert_never
@@ -24,6 +24,7 @@ from agent.core.view import (
     StandingChanged,
     ViewCause,
 )
+from exporters import leases, rivals
 from exporters.schema import (
     AnnouncedStatus,
     ArpCacheStatus,
@@ -78,13 +79,24 @@ class Status:
     """
 
     def __init__(
-        self, settings: Settings, wall: Wall, *, engine: EngineKind, addresses: Mapping[NodeName, str] | None = None
+        self,
+        settings: Settings,
+        wall: Wall,
+        *,
+        engine: EngineKind,
+        addresses: Mapping[NodeName, str] | None = None,
+        sealed: bool | None = None,
+        lease_layers: Iterable[str] = leases.LAYERS,
     ) -> None:
-        """`addresses`: of the configured members, for display."""
+        """`addresses`: of the members, to be shown. `sealed`: whether the engine encrypts; None: that is not its job.
+
+        `lease_layers`: those that are meant to be active.
+        """
         self.settings = settings
         self.wall = wall
         self.engine = engine
         self.addresses = dict(addresses or {})
+        self.sealed = sealed
         self.state = "BOOT"
         self.mature = False
         self.view: e.ViewInstalled | None = None
@@ -99,19 +111,26 @@ class Status:
         """When this node acquired what it holds, in Unix seconds: fixed then, so that no two scrapes differ."""
         self.announced: dict[VipName, Announced] = {}
         self.arp_cache = (0, 0)
+        self.layers = {name: leases.Layer() for name in lease_layers}
+        self.quorum: e.QuorumChanged | None = None
+        self.rivals: rivals.Rivals = {}
         self._moved: dict[VipName, Cause] = {}
         self._default = Cause.START
 
-    def configure(self, settings: Settings, addresses: Mapping[NodeName, str]) -> None:
+    def configure(
+        self, settings: Settings, addresses: Mapping[NodeName, str], sealed: bool | None, lease_layers: Iterable[str]
+    ) -> None:
         """After a reload."""
         self.settings = settings
         self.addresses = dict(addresses)
+        self.sealed = sealed
+        self.layers = {name: self.layers.get(name, leases.Layer()) for name in lease_layers}
 
     def copy(self) -> Status:
         other = copy.copy(self)
         other.heard, other.owners = dict(self.heard), dict(self.owners)
         other.states, other.held_since = dict(self.states), dict(self.held_since)
-        other.announced = dict(self.announced)
+        other.announced, other.layers, other.rivals = dict(self.announced), dict(self.layers), dict(self.rivals)
         return other
 
     @property
@@ -122,7 +141,11 @@ class Status:
         if not self.mature:
             return "not mature yet: the group has just started"
         if not self.quorate:
-            return "not quorate: fewer than half of the votes are in this component"
+            if self.quorum is None:
+                return "not quorate: no votes are counted yet"
+            return (
+                f"not quorate: {self.quorum.votes} of {self.quorum.needed} votes that are needed are in this component"
+            )
         return ""
 
     @property
@@ -137,10 +160,12 @@ class Status:
     def quorate(self) -> bool:
         if self.settings.partition is PartitionPolicy.COMPONENT:
             return True
-        given = dict(self.settings.votes)
-        votes = {name: given.get(name, 1) for name in self.settings.members}
-        here = self.view.view.names() if self.view is not None else ()
-        return 2 * sum(votes.get(name, 0) for name in here) > sum(votes.values())
+        return self.quorum is not None and self.quorum.quorate
+
+    @property
+    def counted(self) -> e.QuorumChanged | None:
+        """The votes, if they matter."""
+        return self.quorum if self.settings.partition is PartitionPolicy.QUORUM else None
 
     def __call__(self, event: e.Event) -> None:
         match event:
@@ -171,8 +196,16 @@ class Status:
                 self.standings = event
             case e.ConfigDiffers(members=members):
                 self.differ = frozenset(members)
+            case e.QuorumChanged():
+                self.quorum = event
+            case e.LeaseLayer() | e.LeaseLost() | e.LeaseTaken() | e.LeaseRenewed():
+                leases.fold(self.layers, event)
+            case e.ConflictSeen():
+                rivals.fold(self.rivals, event)
             case e.ArpCacheChanged(local=local, shared=shared):
                 self.arp_cache = (local, shared)
+            case e.ArpSent(kind="probe"):
+                pass  # a question, which tells nobody anything
             case e.ArpSent(vip=vip, error=error):
                 sent = self.announced.get(vip)
                 frames, errors = (sent.frames, sent.errors) if sent is not None else (0, 0)
@@ -278,12 +311,13 @@ class Status:
             view=self._view(),
             members=self._members(),
             vips=self._vips(),
-            leases=[],
+            leases=leases.lease_statuses(self.layers, self.wall),
             arp_cache=ArpCacheStatus(local=self.arp_cache[0], shared=self.arp_cache[1]),
             engine=EngineStatus(
                 kind=self.engine,
                 heartbeat=self.settings.timing.heartbeat,
                 failure_timeout=self.settings.timing.failure_timeout,
+                sealed=self.sealed,
             ),
             version=__version__,
         )
@@ -291,7 +325,7 @@ class Status:
     def _view(self) -> ViewStatus | None:
         if self.view is None:
             return None
-        view = self.view.view
+        view, counted = self.view.view, self.counted
         return ViewStatus(
             id=str(view.id),
             members=list(view.names()),
@@ -299,6 +333,8 @@ class Status:
             cause=self.view.cause.value,
             gathered=self.view.at - self.view.gather_started,
             spread=self.spread,
+            votes=counted.votes if counted else None,
+            votes_needed=counted.needed if counted else None,
         )
 
     def _members(self) -> list[MemberStatus]:
@@ -335,6 +371,7 @@ class Status:
     def _vips(self) -> list[VipStatus]:
         """The configured ones in the order of the configuration, then those that only others have."""
         configured = {vip.name: vip for vip in self.settings.vips}
+        claims = rivals.rival_statuses(self.rivals, self.wall)
         rows = []
         for name in [*configured, *sorted(self.owners.keys() - configured.keys())]:
             vip = configured.get(name)
@@ -353,6 +390,7 @@ class Status:
                     prefer=list(vip.prefer) if vip else [],
                     nodes=list(vip.nodes) if vip else [],
                     announced=self._announced(name),
+                    rivals=claims.get(name, []),
                 )
             )
         return rows

@@ -7,6 +7,7 @@ One tree for each incident, its root shared by all nodes:
       gather state            begin of gathering to the last vote
       place vips              last vote to the installed view
       acquire vip             order to the last frame of the first announcement
+        probe vip             if it is asked first whether somebody has the address
         add address
         announce vip          one event per frame; further spans past 128 frames or after a pause
       release vip
@@ -16,12 +17,12 @@ One tree for each incident, its root shared by all nodes:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from agent.core import events as e
 from agent.core.effects import Occasion
-from agent.core.ids import VipName
+from agent.core.ids import ViewId, VipName
 from exporters.announcements import LONGEST, Announcements, Told
 from exporters.incidents import Incident
 from exporters.spans import Attributes, Point, Span, new_id
@@ -34,6 +35,9 @@ UNFINISHED = 60.0
 
 ROOTS_MAX = 4_096
 """Traces that are remembered as told, so that what comes late does not make a second root."""
+
+UNROOTED_MAX = 256
+"""Incidents of one view that are remembered in case that its first member is lost."""
 
 EARLY_MAX = 2_048
 """Events before a view whose trace is not known yet."""
@@ -51,6 +55,7 @@ Traced = (
     | e.ReleaseStarted
     | e.VipReleased
     | e.VipLost
+    | e.ConflictSeen
     | e.Announced
     | e.ArpSent
 )
@@ -87,6 +92,8 @@ class Weaver:
         self._early: list[e.MemberSuspected | e.GatherStarted | e.JoinHeard | e.ReleaseStarted | e.VipReleased] = []
         self._stories: dict[int, _Story] = {}
         self._rooted: dict[int, None] = {}
+        self._unrooted: dict[int, _Story] = {}
+        """Incidents of this view that came to rest and whose root another node has to tell."""
         self._taking: dict[VipName, _Taking] = {}
         self._giving: dict[VipName, tuple[Incident | None, e.ReleaseStarted]] = {}
         self._parents: dict[VipName, tuple[int, int]] = {}
@@ -105,8 +112,11 @@ class Weaver:
             case e.MemberSuspected() | e.GatherStarted() | e.JoinHeard():
                 self._keep(event)
                 return
-            case e.ViewInstalled():
+            case e.ViewInstalled(failed_since=lost):
                 if incident is not None:
+                    if incident.heir_of is not None and lost is not None:
+                        yield from self._inherit(incident.heir_of, lost)
+                    self._unrooted.clear()
                     yield from self._view(event, incident)
                 return
             case e.ReleaseStarted() | e.VipReleased() if incident is None:
@@ -136,6 +146,15 @@ class Weaver:
             case e.VipLost(at=at, vip=vip, detail=detail):
                 story = self._touch(incident, at)
                 story.points.append(Point(at, "address lost", {"vip.name": vip, "detail": detail}))
+            case e.ConflictSeen(at=at, vip=vip, address=address, interface=interface, mac=mac):
+                story = self._touch(incident, at)
+                rival: Attributes = {
+                    "vip.name": vip,
+                    "vip.address": address,
+                    "network.interface.name": interface,
+                    "network.peer.mac": mac,
+                }
+                story.points.append(Point(at, "address claimed by another host", rival))
             case e.Announced(at=at, vips=vips, occasion=occasion):
                 self._announcements.begun(at, vips, occasion)
                 if occasion is not Occasion.REPEAT:
@@ -168,6 +187,8 @@ class Weaver:
                     del self._rooted[next(iter(self._rooted))]
                 if story.incident.rooted_here:
                     yield self._root(story)
+                elif len(self._unrooted) < UNROOTED_MAX:
+                    self._unrooted[trace] = story
 
     # Parts.
 
@@ -222,6 +243,15 @@ class Weaver:
         if incident.previous is not None:
             span.links = ((incident.previous.trace, incident.previous.root),)
         return span
+
+    def _inherit(self, view: ViewId, lost: float) -> Iterator[Span]:
+        """Roots of a view whose first member gave its last sign at `lost`, before it would have told them."""
+        for story in self._unrooted.values():
+            if story.incident.view == view and lost < story.end + QUIET:
+                yield self._root(story)
+        for story in self._stories.values():
+            if story.incident.view == view and lost < story.end + QUIET:
+                story.incident = replace(story.incident, rooted_here=True)
 
     def _view(self, event: e.ViewInstalled, incident: Incident) -> Iterator[Span]:
         early, self._early = self._early, []
@@ -307,6 +337,8 @@ class Weaver:
 
     def _frame(self, event: e.ArpSent, incident: Incident) -> Iterator[Span]:
         trace, parent = self._parents.get(event.vip, (0, 0))
+        if event.kind == "probe" and event.vip in self._taking:
+            trace, parent = incident.identity.trace, self._taking[event.vip].span
         if trace != incident.identity.trace or event.occasion is Occasion.MERGE:
             parent = incident.identity.root
         if event.occasion is not Occasion.REPEAT and event.at - incident.begun < LONGEST:
@@ -319,7 +351,7 @@ class Weaver:
         attributes: Attributes = {"vip.name": told.vip, "vip.address": self._addresses.get(told.vip, ())}
         last = told.points[-1].at
         span = self._span(
-            "announce vip",
+            told.name,
             told.incident,
             told.start,
             last,
@@ -330,7 +362,7 @@ class Weaver:
         span.points = told.points
         yield span
         taking = self._taking.get(told.vip)
-        if taking is not None and taking.span == told.parent:
+        if taking is not None and taking.span == told.parent and told.name == "announce vip":
             yield from self._close_taking(told.vip, last)
 
     def _answered(self, vip: VipName) -> float | None:

@@ -46,12 +46,13 @@ KNOWN_MAX = 256
 class WebConfigError(ListenError):
     """The file cannot be used; the text names it, says where it is wrong and what to do."""
 
+    def __init__(self, path: Path, line: int | None, what: str, fix: str) -> None:
+        self.parts = str(path), line, what, fix
+        super().__init__(f"{path}{'' if line is None else f':{line}'}: {what}: {fix}")
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells that one of the files was changed."""
 
-    files: tuple[tuple[str, int, int, int], ...]
+Stamp = tuple[str, int, int, int]
+"""Of one file, to tell that it was changed: path, inode, time of the change in ns, size."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class WebConfig:
     users: Mapping[str, str] = field(default_factory=dict)
     """Name and bcrypt hash; empty: everybody may ask."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    stamp: Stamp = Stamp(())
+    stamps: tuple[Stamp, ...] = ()
 
 
 class Reader:
@@ -70,15 +71,18 @@ class Reader:
         self.path = path
 
     def wrong(self, node: yaml.Node, text: str, fix: str) -> WebConfigError:
-        return WebConfigError(f"{self.path}:{node.start_mark.line + 1}: {text}: {fix}")
+        return WebConfigError(self.path, node.start_mark.line + 1, text, fix)
 
     def document(self) -> yaml.Node | None:
         try:
             return yaml.compose(self.path.read_text("utf-8"), Loader=yaml.SafeLoader)
         except OSError as error:
-            raise WebConfigError(f"{self.path}: {error.strerror}: make it readable for the agent") from error
+            raise WebConfigError(self.path, None, str(error.strerror), "make it readable for the agent") from error
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark is not None else None
+            raise WebConfigError(self.path, line, str(error.problem or error.context), "mend the YAML") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise WebConfigError(f"{self.path}: {str(error).replace(chr(10), ' ')}: mend the YAML") from error
+            raise WebConfigError(self.path, None, " ".join(str(error).split()), "mend the YAML") from error
 
     def mapping(self, node: yaml.Node, known: tuple[str, ...] = ()) -> dict[str, yaml.Node]:
         """`known` empty: any key."""
@@ -109,34 +113,41 @@ class Reader:
 def read(path: Path) -> WebConfig:
     """Reads the file and what it names. Blocks; raises WebConfigError."""
     reader = Reader(path)
+    # Each file is stamped before it is read: what is written meanwhile is a change.
+    stamps = [_stamp(path)]
     root = reader.document()
     if root is None:
-        return WebConfig(stamp=_stamp([path]))
+        return WebConfig(stamps=tuple(stamps))
     parts = reader.mapping(root, ("tls_server_config", "http_server_config", "basic_auth_users"))
-    files = [path]
-    tls = _tls(reader, parts["tls_server_config"], files) if "tls_server_config" in parts else None
+    tls = _tls(reader, parts["tls_server_config"], stamps) if "tls_server_config" in parts else None
     users = _users(reader, parts["basic_auth_users"]) if "basic_auth_users" in parts else {}
     headers = _headers(reader, parts["http_server_config"]) if "http_server_config" in parts else {}
-    return WebConfig(tls, users, headers, _stamp(files))
+    return WebConfig(tls, users, headers, tuple(stamps))
+
+
+def complaint(path: Path) -> tuple[str, int | None, str, str] | None:
+    """What `read` would complain of: file, line, what is wrong, what to do. Blocks."""
+    try:
+        read(path)
+    except WebConfigError as error:
+        return error.parts
+    return None
 
 
 def changed(config: WebConfig) -> bool:
     """Whether one of the files is not what it was. Blocks."""
-    return _stamp([Path(name) for name, *_ in config.stamp.files]) != config.stamp
+    return any(_stamp(Path(stamp[0])) != stamp for stamp in config.stamps)
 
 
-def _stamp(files: list[Path]) -> Stamp:
-    found = []
-    for path in files:
-        try:
-            stat = path.stat()
-            found.append((str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size))
-        except OSError:
-            found.append((str(path), 0, 0, 0))
-    return Stamp(tuple(found))
+def _stamp(path: Path) -> Stamp:
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(path), 0, 0, 0
+    return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _tls(reader: Reader, node: yaml.Node, files: list[Path]) -> ssl.SSLContext:
+def _tls(reader: Reader, node: yaml.Node, stamps: list[Stamp]) -> ssl.SSLContext:
     keys = ("cert_file", "key_file", "client_auth_type", "client_ca_file", "min_version", "max_version")
     parts = reader.mapping(node, keys)
 
@@ -144,7 +155,7 @@ def _tls(reader: Reader, node: yaml.Node, files: list[Path]) -> ssl.SSLContext:
         if name not in parts or not (text := reader.text(parts[name])):
             return None
         path = reader.path.parent / text
-        files.append(path)
+        stamps.append(_stamp(path))
         return path
 
     certificate, key, authority = file("cert_file"), file("key_file"), file("client_ca_file")
@@ -257,20 +268,31 @@ async def watch(
     use: Callable[[WebConfig], Awaitable[None]],
     complain: Callable[[str], None],
 ) -> None:
-    """Reads the file again whenever it or a file that it names has changed; a bad one leaves the old in force."""
+    """Reads the file again whenever it or a file that it names has changed; a bad one leaves the old in force.
+
+    What is found counts when the next look finds the same: a file that is just being written is empty for a moment,
+    and an empty one would let everybody in.
+    """
+    seen: tuple[Stamp, ...] | str = ""
     said = ""
     while True:
         await asyncio.sleep(interval)
         if not await asyncio.to_thread(changed, config):
-            said = ""
+            seen = said = ""
             continue
+        found: WebConfig | None = None
         try:
-            config = await asyncio.to_thread(read, path)
+            found = await asyncio.to_thread(read, path)
+            finding: tuple[Stamp, ...] | str = found.stamps
         except WebConfigError as error:
-            # Asked again each time, since it may be a file that this one did not name before; said once.
-            if str(error) != said:
-                said = str(error)
-                complain(f"{error}; the old web configuration stays in force")
+            finding = str(error)
+        before, seen = seen, finding
+        if seen != before:
             continue
-        said = ""
-        await use(config)
+        if found is not None:
+            config = found
+            await use(config)
+        elif seen != said:
+            # Asked again each time, since it may be a file that this one did not name before; said once.
+            said = str(seen)
+            complain(f"{said}; the old web configuration stays in force")

@@ -8,9 +8,6 @@ from agent.config.models import Configuration
 from agent.config.problem import Location, Problem
 
 _WAITING: tuple[tuple[str, Location, Callable[[Configuration], bool]], ...] = (
-    ("conflict.probe", ("conflict", "probe"), lambda c: c.conflict.probe),
-    ("conflict.policy", ("conflict", "policy"), lambda c: c.conflict.policy != "defend"),
-    ("realtime", ("realtime",), lambda c: c.realtime),
     ("checks", ("checks",), lambda c: bool(c.checks)),
     ("hooks", ("hooks",), lambda c: bool(c.hooks.acquired or c.hooks.released)),
 )

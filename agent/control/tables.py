@@ -13,13 +13,15 @@ Cell = tuple[str, str]
 
 
 def status(answer: Any, *, colour: bool, now: datetime | None = None) -> str:
-    """Node, members and VIPs. `now` for the ages; None: now."""
+    """Node, its leases, members and VIPs. `now` for the ages; None: now."""
     moment = now or datetime.now(UTC)
-    parts = [_headline(answer, colour=colour, now=moment)]
+    parts = [_headline(answer, colour=colour, now=moment) + _leases(answer, colour=colour)]
     rows = [_member(member, answer["node"], moment) for member in answer["members"]]
     parts.append(table(("MEMBER", "ADDRESS", "IN VIEW", "HEARD", "RTT", "VIPS", "NOTES"), rows, colour=colour))
     vips = [_vip(vip, answer["node"], moment) for vip in answer["vips"]]
-    parts.append(table(("VIP", "OWNER", "HERE", "FOR", "CAUSE"), vips, colour=colour) if vips else "No VIPs.\n")
+    parts.append(
+        table(("VIP", "OWNER", "HERE", "FOR", "CAUSE", "CLAIMED BY"), vips, colour=colour) if vips else "No VIPs.\n"
+    )
     return "\n".join(parts)
 
 
@@ -33,6 +35,20 @@ def _headline(answer: Any, *, colour: bool, now: datetime) -> str:
     view = answer["view"]
     about = f"{view['id']} for {age(view['since'], now)} ({view['cause']})" if view else "none"
     return f"{answer['node']} in {answer['cluster']}: {state}\nview {about}\n"
+
+
+def _leases(answer: Any, *, colour: bool) -> str:
+    """What silences the node in time, and whether its messages are sealed."""
+    words = []
+    for lease in answer["leases"]:
+        over = lease["active"] and lease["layer"] == "fast" and lease["until"] is None
+        text = "none runs" if over else "in force" if lease["active"] else "not in force"
+        detail = f" ({lease['detail']})" if lease["detail"] else ""
+        words.append(_paint(f"{lease['layer']} {text}{detail}", "" if text == "in force" else YELLOW, colour))
+    unsealed = answer["engine"]["sealed"] is False
+    return f"leases {', '.join(words)}\n" + (
+        _paint("messages are not sealed", YELLOW, colour) + "\n" if unsealed else ""
+    )
 
 
 def _member(member: Any, own: str, now: datetime) -> Sequence[Cell]:
@@ -59,6 +75,7 @@ def _vip(vip: Any, own: str, now: datetime) -> Sequence[Cell]:
         (vip["state"], {"held": GREEN, "elsewhere": DIM}.get(vip["state"], YELLOW)),
         (age(vip["since"], now) if vip["since"] else "-", ""),
         (vip["cause"] or "-", ""),
+        (", ".join(rival["mac"] for rival in vip["rivals"]), RED),
     )
 
 

@@ -41,7 +41,7 @@ def compose(
     joins = [votes[member].join for member in view.members]
     states = tuple(replace(join.state, specs=None) for join in joins)
     digests = sorted({state.table for state in states})
-    sizes = tuple(len(join.old_view.members) if join.old_view is not None else 1 for join in joins)
+    sizes = tuple(_size(join) for join in joins)
     mature = any(state.mature for state in states)
     placement = placed(view, states, tables, sizes, mature)
     install = Install(
@@ -56,6 +56,13 @@ def compose(
         waits=waits(view, votes, tables, now),
     )
     return install, placement
+
+
+def _size(join: Join) -> int:
+    """R13: what its old view weighs for a VIP that two hold; nothing for one that has let go of it already."""
+    if join.state.yielded:
+        return 0
+    return len(join.old_view.members) if join.old_view is not None else 1
 
 
 def placed(

@@ -14,8 +14,8 @@ leaves our VIPs alone until `bound` seconds after (R9).
   there is nobody to acknowledge: the last heartbeat sent counts. (Whoever still hears us counts from it, too.)
 - `partition: quorum`: members with more than half of the votes, this node's among them, have to have acknowledged it.
 
-A lease that has lapsed is begun anew only on a heartbeat sent since, and when nothing is left to be taken off an
-interface: one lease speaks for all VIPs of a node.
+A lease that has lapsed is begun anew only on a heartbeat sent since (a second line: counted from its sending it could
+not outlive its bound anyway), and when nothing is left to be taken off an interface: one lease speaks for all VIPs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from agent.core.effects import Effect, HoldLease
 from agent.core.events import Event, LeaseLost, LeaseTaken
 from agent.core.ids import Member, NodeName
+from agent.core.view import View
 
 NEVER = float("-inf")
 
@@ -44,7 +45,7 @@ class Lease:
         self._fresh_after = NEVER
         """A new lease needs a heartbeat sent after this time."""
         self._acknowledged: dict[Member, float] = {}
-        """When the newest heartbeat was sent that each fellow member acknowledged in this view."""
+        """When the newest heartbeat was sent that each fellow member acknowledged."""
 
     def configure(self, bound: float, heartbeat: float) -> None:
         self.bound, self.step = bound, STEP * heartbeat
@@ -56,9 +57,9 @@ class Lease:
         """When it lapses; infinite when there is none."""
         return self._until if self._until > NEVER else float("inf")
 
-    def new_view(self) -> None:
-        """What was acknowledged in another view says nothing of this one; a lease that runs goes on running."""
-        self._acknowledged.clear()
+    def new_view(self, view: View) -> None:
+        """Who is no member any more has no word in it. What a member acknowledged in former views still counts."""
+        self._acknowledged = {member: sent for member, sent in self._acknowledged.items() if member in view}
 
     def acknowledged(self, member: Member, sent: float) -> None:
         """A fellow member, in our view and not gathering, has heard the heartbeat sent at `sent`."""

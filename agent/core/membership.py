@@ -405,8 +405,8 @@ class Membership:
         usable = {m: vote for m, vote in gather.joined.items() if vote.join.state.table in tables}
         # Who does not hear us is not waited for: a view with both would fall apart again.
         usable = {m: vote for m, vote in usable.items() if m == self.me or self.me not in vote.join.suspects}
-        deaf = {m for m, vote in gather.joined.items() if m != self.me and self.me in vote.join.suspects}
-        awaited = self._awaited(now) - deaf
+        # But it gets its time to hear our vote, and we to hear what it did since: it may have been right a moment ago.
+        awaited = self._awaited(now)
         late = now >= gather.complete_by
         if not late and (not awaited <= usable.keys() or self._still_booting(awaited)):
             return []

@@ -273,7 +273,7 @@ class Node:
             return []
         change, membership.installed = membership.installed, None
         self._unchecked = change
-        self.lease.new_view()
+        self.lease.new_view(change.install.view)
         self._round_at = now + self.settings.timing.balance_interval
         self._beats.next_at = now
         self._sent_requests = Requests()

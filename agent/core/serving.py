@@ -123,6 +123,7 @@ class Serving:
             table=self.table,
             specs=None if alike else self.specs,
             lease_bound=self.settings.lease_bound,
+            yielded=self._yielded,
             hardware=self.hardware,
         )
         waits = tuple(

@@ -77,6 +77,8 @@ class MemberState:
     specs: tuple[VipSpec, ...] | None
     """The table itself; None where every receiver is known to have the same."""
     lease_bound: float = 0.0
+    yielded: bool = False
+    """It has given everything up (R10, R11): what it still declares as held is on its way off the interfaces."""
     hardware: tuple[str, ...] = ()
     """Hardware addresses of its interfaces: what they announce is no rival's claim."""
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from agent.core.settings import Vip
 from agent.drivers import rtnetlink
+from agent.drivers.lifetime import Lifetimes
 from agent.drivers.links import LinkTable
 from agent.drivers.records import AddressKey, AddressRecord
 
@@ -135,10 +136,10 @@ def prefix_route(key: AddressKey, own: Iterable[AddressKey]) -> bool:
     return True
 
 
-def plan(vip: Vip, links: LinkTable, own: Mapping[int, Iterable[AddressKey]], lifetime: int) -> PlannedVip:
+def plan(vip: Vip, links: LinkTable, own: Mapping[int, Iterable[AddressKey]], lifetime: Lifetimes) -> PlannedVip:
     """Packs the requests of one VIP for the interfaces as they are now.
 
-    `own`: per interface index the node's own addresses. `lifetime` in seconds, 0 for ever.
+    `own`: per interface index the node's own addresses.
     """
     addresses = []
     obstacle = detail = ""
@@ -147,7 +148,7 @@ def plan(vip: Vip, links: LinkTable, own: Mapping[int, Iterable[AddressKey]], li
         if link is not None:
             key = AddressKey(link.ifindex, _packed(address.address), address.prefix)
             route = prefix_route(key, own.get(link.ifindex, ()))
-            addresses.append(_planned(address.interface, key, route, lifetime))
+            addresses.append(_planned(address.interface, key, route, lifetime.of(key.packed)))
         reason = links.obstacle(address.interface)
         if reason and not obstacle:
             obstacle, detail = reason, f"interface {address.interface}: {reason.replace('_', ' ')}"

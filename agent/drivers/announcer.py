@@ -110,16 +110,7 @@ class Announcer:
         """Reads the interfaces and opens a socket on each that VIPs use. Raises OSError."""
         self._loop = asyncio.get_running_loop()
         frames.prepare()
-        requests = rtnetlink.RequestSocket()
-        try:
-            for data, found in requests.query(rtnetlink.DUMP_LINKS):
-                for link in [rtnetlink.read_link(data, at) for at in found]:
-                    if link:
-                        self._links[link.name] = link
-        except InterruptedError:
-            pass  # what changed meanwhile comes as a change of link
-        finally:
-            requests.close()
+        self._links = {link.name: link for link in rtnetlink.current_links()}
         self.reconfigure(*self._settings)
 
     def close(self) -> None:

@@ -127,6 +127,17 @@ def solicitation(mac: bytes, address: bytes, target: bytes) -> bytes:
     return _nd(NEIGHBOUR_SOLICITATION, mac, address, group, b"\x33\x33" + group[-4:], target, 0)
 
 
+def duplicate_solicitation(mac: bytes, address: bytes) -> bytes:
+    """Solicitation for the VIP from no address (RFC 4862 5.4.2): asks without claiming it, and bears no option."""
+    group = SOLICITED_NODE + address[-3:]
+    template = _nd_template(NEIGHBOUR_SOLICITATION)
+    body = template[54:56] + bytes(6) + address
+    length = len(body).to_bytes(2, "big")
+    sum_ = _checksum(group + length + b"\0\x3a" + body).to_bytes(2, "big")
+    head = b"\x33\x33" + group[-4:] + mac + template[12:18] + length + template[20:22]
+    return head + bytes(16) + group + body[:2] + sum_ + body[4:]
+
+
 def _nd(kind: int, mac: bytes, source: bytes, to: bytes, to_mac: bytes, target: bytes, flags: int) -> bytes:
     template = _nd_template(kind)
     body = template[54:56] + bytes(2) + bytes((flags, 0, 0, 0)) + target + template[78:80] + mac

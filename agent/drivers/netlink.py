@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agent.core.events import Event, InterfaceChanged, StrayRemoved, VipAcquireFailed
 from agent.core.ids import VipName
@@ -32,6 +32,7 @@ from agent.core.settings import Vip
 from agent.drivers import rtnetlink
 from agent.drivers.addresses import TAG, PlannedVip, plan, strays, text
 from agent.drivers.kernel import EVENT_BUFFER, EVENTS_PER_TURN, Kernel
+from agent.drivers.lifetime import AddressLifetime
 from agent.drivers.records import AddressKey, AddressRecord, LinkRecord
 from agent.drivers.rtnetlink import Answer
 
@@ -45,6 +46,8 @@ SLICE_SECONDS = 0.004
 RETRY = 0.1
 """Seconds before the kernel is asked again for a deletion that it refused."""
 
+GIVEN_UP = Answer(errno.EAGAIN, "the guard has just taken everything away, since the agent hung")
+
 REASONS = {
     errno.EPERM: "denied",
     errno.ENODEV: "interface_missing",
@@ -57,8 +60,9 @@ class AddressDriver:
     """Carries out `Acquire` and `Release`; every VIP named in a call is answered exactly once, in order of the calls.
 
     ``on_input`` may be called before the call that it answers returns. ``on_link`` gets each change of an interface
-    (None: it is gone), for those who send on it. ``lifetime`` in seconds is the addresses' valid lifetime, 0 for ever;
-    whoever sets one calls `renew` well before it is over.
+    (None: it is gone), for those who send on it. ``on_add`` hears of addresses before they are put up, and none is if
+    it answers False; ``on_removed`` of those that are gone, or could not be put up. ``lifetime`` in seconds is the
+    least valid lifetime of addresses, 0 for ever; it is renewed from `start_renewing` on.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class AddressDriver:
         on_input: Callable[[Input], None],
         on_event: Callable[[Event], None],
         on_link: Callable[[str, LinkRecord | None], None] | None = None,
+        on_add: Callable[[Sequence[AddressKey]], bool] = lambda keys: True,
+        on_removed: Callable[[Sequence[AddressKey]], None] = lambda keys: None,
         lifetime: int = 0,
         event_buffer: int = EVENT_BUFFER,
     ) -> None:
@@ -77,7 +83,11 @@ class AddressDriver:
         self._on_input = on_input
         self._on_event = on_event
         self._on_link = on_link
-        self._lifetime = lifetime
+        self._on_add, self._on_removed = on_add, on_removed
+        self._life = AddressLifetime(
+            lifetime, clock=clock, held=lambda: self._holder, renew=self._renew, on_event=on_event
+        )
+        self._life.configure(vips)
         self._event_buffer = event_buffer
         self._plans: dict[VipName, PlannedVip] = {}
         self._configured: set[bytes] = set()
@@ -105,12 +115,19 @@ class AddressDriver:
 
     def close(self) -> None:
         """Closes the sockets; addresses stay. Work that was not begun is dropped without an answer."""
+        self._life.stop()
         for handle in (self._turn, self._retry):
             if handle:
                 handle.cancel()
         self._work.clear()
         self._loop.remove_reader(self._kernel.events)
         self._kernel.close()
+
+    def strays(self) -> tuple[str, ...]:
+        """Addresses that a former life of this program left and that are still there."""
+        keeps = self._kernel.keeps_tags
+        keys = strays(self._kernel.table, self._plans.values(), self._holder, tags=keeps)
+        return tuple(text(key.packed) for key in keys)
 
     def remove_strays(self) -> tuple[tuple[str, str], ...]:
         """Removes what a former life of this program left; interface and address of each. For the start only."""
@@ -134,6 +151,7 @@ class AddressDriver:
     def reconfigure(self, vips: tuple[Vip, ...]) -> None:
         """Takes over new definitions. What is up stays up until it is released or acquired anew."""
         self._vips = {vip.name: vip for vip in vips}
+        self._life.configure(vips)
         self._replan()
         self._report()
 
@@ -150,18 +168,31 @@ class AddressDriver:
         """Answered by `AddressesRemoved` (batched) when the kernel has confirmed, or had none of them."""
         self._enqueue(False, vips[::-1])  # last added, first deleted: see `kernel.Kernel.delete`
 
+    def start_renewing(self) -> None:
+        """From now on no lifetime runs out while the loop turns. What ran out is `LeaseLost` and `AddressLost`."""
+        self._life.start()
+
     def renew(self) -> None:
-        """Starts the lifetime of all held addresses afresh. What has lapsed is reported lost, not put up again."""
+        """Starts the lifetime of all held addresses afresh, at once."""
+        self._renew(list(self._holder))
+
+    def _renew(self, keys: Sequence[AddressKey]) -> None:
+        """What has lapsed is reported lost, not put up again (the kernel would)."""
+        if not keys:
+            return
         self._look()
-        keys = list(self._holder)
-        for position in range(0, len(keys), SLICE):
-            part = keys[position : position + SLICE]
-            self._kernel.execute([self._renewal(key) for key in part], part)
+        held = [key for key in keys if key in self._holder]
+        for position in range(0, len(held), SLICE):
+            part = held[position : position + SLICE]
+            now = self._clock()
+            answers = self._kernel.execute([self._renewal(key) for key in part], part)
+            self._life.began([key for key, answer in zip(part, answers, strict=True) if not answer.code], now)
 
     def _renewal(self, key: AddressKey) -> bytes:
         record = self._kernel.table.get(key)
         kept = (record.flags or 0) & rtnetlink.IFA_F_NOPREFIXROUTE if record else 0
-        return rtnetlink.add_address(key, tag=TAG, flags=kept, lifetime=self._lifetime, renew=True)
+        lifetime = self._life.seconds.of(key.packed)
+        return rtnetlink.add_address(key, tag=TAG, flags=kept, lifetime=lifetime, renew=True)
 
     # Work, in slices.
 
@@ -205,7 +236,11 @@ class AddressDriver:
                 plans[name] = self._plans[name]
         addresses = [address for planned in plans.values() for address in planned.addresses]
         keys = [address.key for address in addresses]
-        answers = self._kernel.execute([address.add for address in addresses], keys)
+        asked = self._clock()
+        if self._on_add(keys):
+            answers = self._kernel.execute([address.add for address in addresses], keys)
+        else:
+            answers = [GIVEN_UP] * len(keys)
         outcome = dict(zip(keys, answers, strict=True))
         if any(answer.code == errno.EEXIST for answer in answers):
             self._look()  # whose it is stands in events that may not have been read yet
@@ -213,6 +248,9 @@ class AddressDriver:
             failure = self._settle(name, planned, outcome)
             if failure:
                 failed[name] = failure
+        self._life.began([key for key in keys if not outcome[key].code], asked)
+        self._renew([key for key in keys if outcome[key].code == errno.EEXIST])  # ours: who knows how long it has left
+        self._on_removed([key for key in keys if key not in self._holder])
         left = self._take_off(list(failed))
         added = tuple(name for name in names if name not in failed)
         if added:
@@ -299,6 +337,8 @@ class AddressDriver:
 
     def _forget(self, key: AddressKey) -> VipName | None:
         holder = self._holder.pop(key, None)
+        self._on_removed((key,))
+        self._life.forget(key)
         if holder is not None:
             self._up[holder].discard(key)
             if not self._up[holder]:
@@ -336,11 +376,15 @@ class AddressDriver:
         kernel = self._kernel
         moved = list(self._holder) if kernel.read_anew else list(kernel.moved)
         lost: dict[VipName, list[str]] = {}
+        ran_out = False
         for key in moved:
             if key in self._holder and key not in kernel.table:
                 detail = f"{text(key.packed)}/{key.prefix} left {kernel.links.name(key.ifindex)}"
                 lost.setdefault(self._holder[key], []).append(detail)
+                ran_out = ran_out or self._life.ran_out(key)
                 self._forget(key)
+        if ran_out:
+            self._life.lost()
         if (
             kernel.read_anew
             or kernel.changed
@@ -403,5 +447,5 @@ class AddressDriver:
             if not self._is_ours(record):
                 own.setdefault(record.key.ifindex, []).append(record.key)
         links = self._kernel.links
-        self._plans = {name: plan(vip, links, own, self._lifetime) for name, vip in self._vips.items()}
+        self._plans = {name: plan(vip, links, own, self._life.seconds) for name, vip in self._vips.items()}
         self._configured = {address.packed for planned in self._plans.values() for address in planned.addresses}

@@ -226,7 +226,7 @@ def read_neighbour(data: bytes, at: Message) -> NeighbourRecord | None:
     return NeighbourRecord(index, packed, mac, state) if len(packed) in (4, 16) and len(mac) == 6 else None
 
 
-def _answer(data: bytes, at: Message) -> Answer:
+def read_answer(data: bytes, at: Message) -> Answer:
     (code,) = _SIGNED.unpack_from(data, at.start)
     if not code:
         return DONE
@@ -293,7 +293,7 @@ class RequestSocket:
                 return None  # ENOBUFS: answers did not fit; EAGAIN: the kernel still owes one
             for at in messages(data):
                 if at.kind == NLMSG_ERROR and first <= at.sequence < first + count:
-                    answers[at.sequence - first] = _answer(data, at)
+                    answers[at.sequence - first] = read_answer(data, at)
                     if at.sequence == first + count - 1:
                         return answers
 
@@ -318,7 +318,7 @@ class RequestSocket:
                     continue
                 interrupted = interrupted or bool(at.flags & NLM_F_DUMP_INTR)
                 if at.kind == NLMSG_ERROR:
-                    answer = _answer(data, at)
+                    answer = read_answer(data, at)
                     raise OSError(answer.code, answer.text)
                 if at.kind == NLMSG_DONE:
                     yield data, found
@@ -329,6 +329,20 @@ class RequestSocket:
             yield data, found
             if single and found:
                 return
+
+
+def current_links() -> list[LinkRecord]:
+    """The interfaces as they are. What changes during the dump may be missing and comes as an event. Raises OSError."""
+    requests = RequestSocket()
+    links: list[LinkRecord] = []
+    try:
+        for data, found in requests.query(DUMP_LINKS):
+            links += [link for link in (read_link(data, at) for at in found) if link]
+    except InterruptedError:
+        pass
+    finally:
+        requests.close()
+    return links
 
 
 def grow_buffer(netlink: socket.socket, size: int) -> None:

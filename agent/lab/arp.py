@@ -140,7 +140,8 @@ class Capture:
         return Seen(at, interface, name, address, text, self._macs.get(text, ""), gratuitous, broadcast)
 
 
-def _question(address: str) -> bytes:
+def question(address: str) -> bytes:
+    """Who has it? Broadcast, from nobody whom a neighbour cache knows."""
     if ":" not in address:
         body = _ARP.pack(1, 0x0800, 6, 4, 1, _ASKER_MAC, b"\0" * 4, b"\0" * 6, socket.inet_aton(address))
         return _BROADCAST + _ASKER_MAC + struct.pack(">H", _ETH_ARP) + body
@@ -165,7 +166,7 @@ def who_answers(plan: Plan, wait: float = 0.1) -> dict[str, list[str]]:
     with Capture(plan) as capture:
         for vip in plan.vips:
             for interface, address, _ in vip.addresses:
-                capture.send(interface, _question(address))
+                capture.send(interface, question(address))
         deadline = time.monotonic() + wait
         while (left := deadline - time.monotonic()) > 0:
             capture.wait(left)

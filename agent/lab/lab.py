@@ -172,7 +172,8 @@ class Lab:
         """Sends a signal to the node's agent; `everything`: also to what it started. Raises LabError."""
         self.plan.node(node)
         process = self.running().agents.get(node)
-        if process is None or not processes.send_signal(process, number, group=everything):
+        send = processes.signal_all if everything else processes.send_signal
+        if process is None or not send(process, number):
             raise LabError(f"no agent runs on {node}; `molehill lab start {node}` starts one")
 
     def wait_ended(self, node: str, timeout: float) -> bool:
@@ -257,7 +258,7 @@ class Lab:
         """Power off: no process of the agent and no VIP is left on the node, and nobody was told."""
         process = self.running().agents.get(node)
         if process is not None:
-            processes.send_signal(process, signal.SIGKILL, group=True)
+            processes.signal_all(process, signal.SIGKILL)
             processes.wait_gone([process], 5.0)
         network.flush_vips(self.plan, node)
 

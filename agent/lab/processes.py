@@ -21,14 +21,14 @@ class Process:
     """Start time in clock ticks since boot, from /proc/PID/stat."""
 
 
-def _stat(pid: int) -> tuple[str, int, int] | None:
-    """State letter, process group and start time; None when there is no such process."""
+def _stat(pid: int) -> tuple[str, int, int, int] | None:
+    """State letter, process group, start time and parent; None when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = text[text.rindex(")") + 2 :].split()
-    return fields[0], int(fields[2]), int(fields[19])
+    return fields[0], int(fields[2]), int(fields[19]), int(fields[1])
 
 
 def spawn(arguments: list[str], log: Path, *, namespace: str | None = None, third: int | None = None) -> Process:
@@ -98,6 +98,30 @@ def send_signal(process: Process, number: signal.Signals, *, group: bool = False
     except ProcessLookupError:
         return False
     return True
+
+
+def signal_all(process: Process, number: signal.Signals) -> bool:
+    """To a process, its group, and its children in sessions of their own (an agent's guard); False: it is gone.
+
+    None of them gets to act on another's end or silence.
+    """
+    if number != signal.SIGCONT:
+        send_signal(process, signal.SIGSTOP)  # it would replace a guard that dies before it
+    for child in _children(process):
+        send_signal(child, number)
+    sent = send_signal(process, number, group=True)
+    if number not in (signal.SIGSTOP, signal.SIGKILL):
+        send_signal(process, signal.SIGCONT, group=True)
+    return sent
+
+
+def _children(process: Process) -> list[Process]:
+    found = []
+    for entry in os.listdir("/proc"):
+        known = _stat(int(entry)) if entry.isdigit() else None
+        if known is not None and known[3] == process.pid:
+            found.append(Process(int(entry), known[2]))
+    return found
 
 
 def reap(process: Process) -> None:

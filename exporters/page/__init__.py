@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-SCRIPTS = ("shared.js", "notices.js", "members.js", "holdings.js", "story.js", "live.js")
+SCRIPTS = ("shared.js", "leases.js", "notices.js", "members.js", "holdings.js", "story.js", "live.js")
 """In the order in which they build on each other; one scope."""
 
 STYLE_MARK, SCRIPT_MARK = "/* style */", "/* script */"

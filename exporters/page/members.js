@@ -27,6 +27,8 @@ function showFigures(status, suspected) {
   ]);
 }
 
+const SEALED = { true: "sealed: encrypted and proven genuine", false: "not sealed: every datagram is believed", null: "carried by the engine's daemon" };
+
 function showFacts(status) {
   const view = status.view;
   const standing = [status.fit ? "fit" : "unfit: given no VIP", status.draining ? "draining" : null].filter(Boolean).join(", ");
@@ -37,16 +39,12 @@ function showFacts(status) {
     ["Installed", view ? `${clock(view.since, true)}, cause ${view.cause}, gathered in ${span(view.gathered)}` : "-"],
     ["Maturity", status.mature ? "mature: VIPs may be served" : "not mature yet"],
     ["Standing", standing],
-    ["Quorum", status.quorate ? "quorate" : "not quorate"],
+    ["Quorum", `${status.quorate ? "quorate" : "not quorate"}${view && view.votes !== null ? `: ${view.votes} votes, ${view.votes_needed} are needed` : ""}`],
     ["Imbalance", view ? `${Number(view.spread.toFixed(2))} (weighted load, most less least)` : "-"],
     ["Engine", `${status.engine.kind}, heartbeat ${span(status.engine.heartbeat)}, failure timeout ${span(status.engine.failure_timeout)}`],
+    ["Messages", SEALED[status.engine.sealed], status.engine.sealed === false ? "warning" : null],
     ["ARP cache", `${status.arp_cache.local} of this node, ${status.arp_cache.shared} shared`],
   ]);
-}
-
-function showLeases(status) {
-  describe($("leases"), status.leases.map((lease) => [lease.layer, lease.active ? "in force" : "not in force", lease.active ? null : "warning"]));
-  write($("leases-note"), status.leases.length ? "" : "Not in force: an address stays on this node until the agent takes it off, also when the agent is killed.");
 }
 
 function standingOf(member) {

@@ -38,7 +38,10 @@ function aboutView(status, gathering, suspects) {
       if (heard.length) found.push(["warning", "Heard, but not in the view", `${names(heard.map((m) => m.name))}: joining, or the link works one way only.`]);
     }
   }
-  if (!status.quorate) found.push(["critical", "Not quorate", "Fewer than half of the votes are in this view, so this node holds nothing."]);
+  if (!status.quorate) {
+    const votes = status.view !== null && status.view.votes !== null ? `${status.view.votes} of ${status.view.votes_needed} votes that are needed` : "Too few votes";
+    found.push(["critical", "Not quorate", `${votes} are in this view, so this node holds nothing.`]);
+  }
   return found;
 }
 
@@ -76,7 +79,7 @@ function showNotices(status, story, lost) {
   const suspected = new Set(story.suspects);
   const found = [];
   if (lost) found.push(["critical", "No contact with the agent", `Stale: everything below is as of ${clock(lost)}. The page goes on asking.`]);
-  if (status) found.push(...aboutView(status, story.gathering, story.suspects), ...aboutVips(status, suspected), ...aboutStanding(status));
+  if (status) found.push(...aboutView(status, story.gathering, story.suspects), ...aboutVips(status, suspected), ...aboutLeases(status), ...aboutStanding(status));
   list(
     $("notices"), found, (notice) => notice[1].replace(/^\d[\d,]* /, ""),
     () => make("li", { class: "notice" }, make("span", { class: "level" }), make("b"), make("span")),

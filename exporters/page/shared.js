@@ -109,5 +109,6 @@ function stateOf(vip, silent) {
   if (vip.owner === null) return ["uncovered", "critical", ""];
   if (MOVING.has(vip.state)) return [vip.state, "warning", "moving"];
   if (silent.has(vip.owner)) return ["holder silent", "warning", "silent"];
+  if (vip.rivals.some((rival) => now() - Date.parse(rival.last) < 60000)) return ["claimed by another host", "warning", "held"];
   return [vip.state === "held" ? "held here" : "held", null, "held"];
 }

@@ -24,11 +24,14 @@ from agent.lab.lab import Command, Lab, down, now, shield
 from agent.lab.plan import Host, LabError, Plan, with_arguments
 from agent.lab.probing import Probing
 from tests.bench import report
+from tests.bench.fencing import FENCING
 from tests.bench.scenarios import SCENARIOS, Bench, Trial, restore
 from tests.bench.system import SYSTEMS, System, wait_balanced
 
 STALL_LIMITS = {"fast": 0.005, "lan": 0.020, "wan": 0.100}
 """A run with a longer stall of the prober says nothing about the system."""
+
+FAULTS = SCENARIOS | FENCING
 
 REDO_FACTOR = 3
 """So many times the wanted runs are tried before the machine is called too busy."""
@@ -85,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--system", choices=sorted(SYSTEMS), default="molehill")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--profiles", type=words(sorted(STALL_LIMITS)), default=["lan", "fast"])
-    parser.add_argument("--scenarios", type=words(list(SCENARIOS)), default=list(SCENARIOS))
+    parser.add_argument("--scenarios", type=words(list(FAULTS)), default=list(FAULTS))
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--vips", type=int, default=10)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every trial, and the summary")
@@ -161,7 +164,7 @@ def _repeat(
         attempts += 1
         found: list[Trial] = []
         try:
-            found = SCENARIOS[scenario](bench, attempts)
+            found = FAULTS[scenario](bench, attempts)
             stall = max(trial.stall for trial in found)
         except LabError:
             stall = bench.probing.recording(began, now()).worst_stall(began, now())

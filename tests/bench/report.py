@@ -18,11 +18,27 @@ TARGETS = {
     ("stop (leave)", ""): 0.010,
     ("stop (SIGTERM)", ""): 0.010,
     ("balance move", ""): 0.005,
+    ("SIGKILL", ""): 0.050,
+    ("SIGKILL, guard too", "lan"): 0.760,
+    ("SIGKILL, guard too", "fast"): 0.095,
+    ("SIGSTOP", "lan"): 0.760,
+    ("SIGSTOP", "fast"): 0.095,
+    ("SIGSTOP, guard too", "lan"): 0.760,
+    ("SIGSTOP, guard too", "fast"): 0.095,
 }
 """Median of the worst VIP of each run, in seconds, that the project promises; an empty profile means all."""
 
 
-KEYS = {"host-loss": "host-loss", "stop": "stop", "balance move": "move", "cluster start": "start"}
+KEYS = {
+    "host-loss": "host-loss",
+    "stop": "stop",
+    "balance move": "move",
+    "cluster start": "start",
+    "SIGKILL": "kill",
+    "SIGKILL, guard too": "kill-both",
+    "SIGSTOP": "hang",
+    "SIGSTOP, guard too": "hang-both",
+}
 """Word of the command line for each title of a trial."""
 
 

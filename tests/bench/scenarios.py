@@ -52,12 +52,12 @@ class Trial:
 
 def host_loss(bench: Bench, number: int) -> list[Trial]:
     """The switch port goes down and every process of the host dies; then it boots again."""
-    node, others, hit = _victim(bench, number)
+    node, others, hit = victim(bench, number)
     bench.capture.frames()
     since = bench.lab.lose(node)
     wait_holders(bench.lab, hit, others, TAKE_OVER_SECONDS)
-    _watch_on(SETTLE)
-    trial = _seen(bench, "host-loss", node, since, hit)
+    watch_on(SETTLE)
+    trial = seen_by_client(bench, "host-loss", node, since, hit)
     trial.details |= _takeover(bench, since, hit, others)
     bench.lab.reboot(node)
     back(bench)
@@ -68,12 +68,12 @@ def stop(bench: Bench, number: int) -> list[Trial]:
     """A graceful stop, by each way that the system has."""
     trials = []
     for way in bench.system.stops():
-        node, others, hit = _victim(bench, number)
+        node, others, hit = victim(bench, number)
         since = now()
         bench.system.stop(bench.lab, node, way)
         wait_holders(bench.lab, hit, others, TAKE_OVER_SECONDS)
-        _watch_on(SETTLE)
-        trials.append(_seen(bench, f"stop ({way})", node, since, hit))
+        watch_on(SETTLE)
+        trials.append(seen_by_client(bench, f"stop ({way})", node, since, hit))
         bench.system.undo_stop(bench.lab, node, way)
         back(bench)
     return trials
@@ -82,22 +82,22 @@ def stop(bench: Bench, number: int) -> list[Trial]:
 def move(bench: Bench, number: int) -> list[Trial]:
     """A balance round after a node has come back empty."""
     way = bench.system.stops()[0]
-    node, others, hit = _victim(bench, number)
+    node, others, hit = victim(bench, number)
     bench.system.stop(bench.lab, node, way)
     wait_holders(bench.lab, hit, others, TAKE_OVER_SECONDS)
     bench.system.undo_stop(bench.lab, node, way)
     bench.system.wait_whole(bench.lab, _names(bench))
-    _watch_on(SETTLE)
+    watch_on(SETTLE)
     before = bench.lab.holders()
     since = now()
     bench.system.balance(bench.lab)
     wait_balanced(bench.lab, TAKE_OVER_SECONDS)
-    _watch_on(SETTLE)
+    watch_on(SETTLE)
     after = bench.lab.holders()
     moved = [address for address, nodes in after.items() if nodes != before[address]]
     if not moved:
         raise LabError("the balance round moved nothing: the cluster was balanced before it")
-    return [_seen(bench, "balance move", node, since, moved)]
+    return [seen_by_client(bench, "balance move", node, since, moved)]
 
 
 def start(bench: Bench, number: int) -> list[Trial]:
@@ -111,9 +111,9 @@ def start(bench: Bench, number: int) -> list[Trial]:
     bench.system.wait_whole(lab, _names(bench))
     addresses = [address for _, address in lab.plan.addresses()]
     wait_holders(lab, addresses, _names(bench), TAKE_OVER_SECONDS)
-    _watch_on(SETTLE)
+    watch_on(SETTLE)
     until = now()
-    trial = _seen(bench, "cluster start", "all", since, addresses)
+    trial = seen_by_client(bench, "cluster start", "all", since, addresses)
     answered = bench.probing.first_answers(since, until)
     trial.outages = {address: at - since for address, at in answered.items()}
     trial.unserved = [address for address in addresses if address not in answered]
@@ -133,12 +133,12 @@ def _names(bench: Bench) -> list[str]:
     return [node.name for node in bench.lab.plan.nodes]
 
 
-def _victim(bench: Bench, number: int) -> tuple[str, list[str], list[str]]:
+def victim(bench: Bench, number: int) -> tuple[str, list[str], list[str]]:
     """Each node in turn, at a random moment of the timers: the node, the others, and the addresses it has."""
     names = _names(bench)
     node = names[number % len(names)]
     for _ in range(VICTIM_ATTEMPTS):
-        _watch_on(bench.random.random())
+        watch_on(bench.random.random())
         hit = [address for address, nodes in bench.lab.holders().items() if nodes == [node]]
         if hit:
             break
@@ -149,7 +149,7 @@ def _victim(bench: Bench, number: int) -> tuple[str, list[str], list[str]]:
     return node, [name for name in names if name != node], hit
 
 
-def _seen(bench: Bench, scenario: str, node: str, since: float, hit: list[str]) -> Trial:
+def seen_by_client(bench: Bench, scenario: str, node: str, since: float, hit: list[str]) -> Trial:
     """What the client and the address watch have from `since` until now."""
     until = now()
     known = {address for _, address in bench.lab.plan.addresses()}
@@ -197,7 +197,7 @@ def back(bench: Bench) -> None:
         wait_balanced(bench.lab, TAKE_OVER_SECONDS)
     bench.probing.wait_answered(TAKE_OVER_SECONDS, window=max(0.1, 3 * bench.probing.period))
     # The client's neighbour entries ignore changes for a second (locktime); a trial is not to start inside it.
-    _watch_on(1.2)
+    watch_on(1.2)
 
 
 def restore(bench: Bench) -> None:
@@ -207,6 +207,6 @@ def restore(bench: Bench) -> None:
     back(bench)
 
 
-def _watch_on(seconds: float) -> None:
+def watch_on(seconds: float) -> None:
     """The prober and the watch go on for so long; nothing is waited for."""
     select.select([], [], [], seconds)

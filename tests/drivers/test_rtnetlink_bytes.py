@@ -15,6 +15,7 @@ from agent.core.settings import Address, Vip
 from agent.drivers import rtnetlink
 from agent.drivers.addresses import TAG, AddressTable, plan, prefix_route, strays
 from agent.drivers.kernel import keeps_tags
+from agent.drivers.lifetime import Lifetimes
 from agent.drivers.links import LinkTable
 from agent.drivers.records import AddressKey, AddressRecord, LinkRecord
 
@@ -111,7 +112,7 @@ def vip(address: str, prefix: int, interface: str = "eth0") -> Vip:
 def test_strays_are_told_by_tag_or_else_by_the_configuration() -> None:
     links = LinkTable()
     links.update(LinkRecord(2, "eth0", bytes(6), 0x10001, 6))
-    plans = [plan(vip("10.0.0.9", 24), links, {}, 0)]
+    plans = [plan(vip("10.0.0.9", 24), links, {}, Lifetimes(0, 0))]
     tagged = AddressKey(2, ip_address("10.0.0.8").packed, 24)
     configured = AddressKey(2, ip_address("10.0.0.9").packed, 24)
     other_prefix = AddressKey(2, ip_address("10.0.0.9").packed, 32)

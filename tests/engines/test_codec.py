@@ -53,7 +53,7 @@ def test_tags_cover_every_message_and_decision() -> None:
 def test_the_wire_is_pinned() -> None:
     """Raise VERSION (and docs/wire.md) when this fails: old and new nodes would misread each other."""
     sent = Decide(ViewId(3, Member(NodeName("a"), 7)), (Entry(1, Answered(((NodeName("b"), 5),))),))
-    expected = bytes.fromhex("010492920392a161079192019207919192a16205")
+    expected = bytes.fromhex("020492920392a161079192019207919192a16205")
     assert encode(sent) == expected
     assert {Heartbeat: 1, Join: 2, Install: 3, Decide: 4, Leave: 5} == MESSAGE_TAGS
 

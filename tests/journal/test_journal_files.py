@@ -13,6 +13,7 @@ import pytest
 from agent import cli, snapshot
 from agent.core.inputs import Timer
 from agent.core.node import Node
+from agent.engines.embedded.codec import VERSION
 from agent.journal import KEPT_FILES, Journal, JournalError
 from agent.journalfile import CORE, FORM, HEADER, MAGIC, Unreadable, frame, open_journal, steps_frame
 from agent.replay import UNPLAYABLE, replay
@@ -110,7 +111,7 @@ def test_a_state_with_attributes_that_the_core_has_not(whole: bytes, tmp_path: P
     [
         ((1.0, "Exec", {}, 1), "an input 'Exec' that this version of molehill does not know"),
         ((1.0, "DrainRequested", {"on": 3}, 1), "Expected `bool`"),
-        ((1.0, "Received", [["a", 1], b"\x01\x63junk"], 1), "unknown message tag"),
+        ((1.0, "Received", [["a", 1], bytes((VERSION, 0x63)) + b"junk"], 1), "unknown message tag"),
         (("soon", "Timer", {}, 1), "Expected `float`"),
     ],
 )

@@ -85,6 +85,13 @@ class Quiet:
 
     def withdraw(self, vips: tuple[VipName, ...]) -> None: ...
 
+    def discard(self) -> int:
+        return 0
+
+    def hold(self, until: float, fresh: bool) -> None: ...
+
+    def fellows(self, macs: tuple[tuple[str, NodeName], ...]) -> None: ...
+
     def learn(self, member: NodeName, entries: tuple[NeighbourEntry, ...]) -> None: ...
 
     def forget(self, member: NodeName) -> None: ...
@@ -113,7 +120,7 @@ async def test_the_pump_survives_a_clock_that_jumps(jump: float) -> None:
         stopped=lambda: None,
     )
     world.submit = pump.submit
-    pump.connect(world, world, world)
+    pump.connect(world, world, lambda: None)
     pump.start()
 
     async def beats(count: int) -> None:

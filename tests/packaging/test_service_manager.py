@@ -92,7 +92,10 @@ def test_a_life_as_the_manager_hears_it(lab: Lab) -> None:
     manager = Manager(lab)
     with manager.socket:
         lab.start("www1")
-        assert set(kinds(manager.until("READY=1"))) <= {"STATUS", "READY"}
+        heard = manager.until("READY=1")
+        assert set(kinds(heard)) <= {"STATUS", "READY"}
+        assert heard[0][0].startswith("STATUS=")
+        assert heard[-1] == ["READY=1"], "what the node is doing was said before and stays said"
         formation.wait_formed(lab, timeout=20)
         assert effective(lab) == {"cap_net_admin", "cap_net_raw"}
         running = manager.until("STATUS=RUN") + manager.until("WATCHDOG=1")

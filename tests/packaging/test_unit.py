@@ -24,9 +24,9 @@ def program(name: str) -> str:
 def unit(tmp_path: Path) -> Path:
     """The unit with a command that exists here: systemd looks only in the system's directories."""
     text = (SHIPPED / "molehill.service").read_text()
-    assert text.count("ExecStart=molehill run\n") == 1
+    assert text.count("ExecStart=molehill run\n") == text.count("ExecStopPost=molehill sweep\n") == 1
     made = tmp_path / "molehill.service"
-    made.write_text(text.replace("ExecStart=molehill", f"ExecStart={Path(sys.executable).parent / 'molehill'}"))
+    made.write_text(text.replace("=molehill ", f"={Path(sys.executable).parent / 'molehill'} "))
     return made
 
 

@@ -57,21 +57,18 @@ def _votes_at_once() -> list[Change]:
     return [(Node, "_votes_at", property(lambda self: NEVER))]
 
 
-def _taken_up_on_old_words() -> list[Change]:
-    """A lapsed lease is begun anew on a heartbeat sent before it lapsed."""
-    lost = Lease.lost
+def _counts_while_gathering() -> list[Change]:
+    """Who is changing the view, and has declared when it heard us, goes on renewing our lease."""
+    original = Node._on_heartbeat
 
-    def changed(self: Lease, now: float) -> Any:
-        out = lost(self, now)
-        self._fresh_after = NEVER
+    def changed(self: Node, now: float, peer: Any, beat: Any) -> Any:
+        out = original(self, now, peer, beat)
+        sent = self._beats.acknowledged(self.me, beat)
+        if sent is not None and self.membership.active:
+            self.lease.acknowledged(peer.member, sent)
         return out
 
-    return [(Lease, "lost", changed)]
-
-
-def _other_views_count() -> list[Change]:
-    """What was acknowledged in one view renews in the next."""
-    return [(Lease, "new_view", lambda self: None)]
+    return [(Node, "_on_heartbeat", changed)]
 
 
 def _lapsed_is_declared() -> list[Change]:
@@ -119,8 +116,7 @@ LEASE_MUTANTS: tuple[Callable[[], list[Change]], ...] = (
     _half_is_a_quorum,
     _minority_serves,
     _votes_at_once,
-    _taken_up_on_old_words,
-    _other_views_count,
+    _counts_while_gathering,
     _lapsed_is_declared,
     _taken_up_while_letting_go,
     _who_does_not_miss_is_not_asked,

@@ -67,11 +67,13 @@ class Nemesis:
             self.lapse,
             self.guard_dies,
             self.rival,
+            self.mute,
+            self.restart_and_split,
         ]
         self.arsenal = rng.sample(everything, rng.randint(2, 9))
         network = {
             self.split, self.one_way, self.broken_pairs, self.isolate, self.flicker,
-            self.ask_around_partition, self.lossy, self.echo,
+            self.ask_around_partition, self.lossy, self.echo, self.mute, self.restart_and_split,
         }  # fmt: skip
         if rng.random() < 0.25:
             self.arsenal = [fault for fault in self.arsenal if fault not in network] or [self.crash, self.pause]
@@ -239,6 +241,23 @@ class Nemesis:
     def one_way(self, host: Host) -> None:
         other = self._victim()
         self.world.network.cut.add((host.name, other.name))
+        self._heal_later()
+
+    def mute(self, host: Host) -> None:
+        """A minority hears everybody and is heard by nobody else: only missing acknowledgements tell it."""
+        names = sorted(self.world.hosts)
+        group = set(self.rng.sample(names, max(1, (len(names) - 1) // 2)))
+        self.world.network.cut |= {(one, other) for one in group for other in names if other not in group}
+        self._heal_later()
+
+    def restart_and_split(self, host: Host) -> None:
+        """Who acknowledged a lease forgets it, while its holder is cut off together with few others."""
+        names = sorted(self.world.hosts)
+        others = [name for name in names if name != host.name]
+        group = {str(name) for name in self.rng.sample(others, max(1, len(others) // 2))}
+        self.world.network.split(group, set(names))
+        self.world.crash(host)
+        self._later(0.3, lambda: self._start(host))
         self._heal_later()
 
     def broken_pairs(self, host: Host) -> None:

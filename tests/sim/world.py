@@ -58,6 +58,9 @@ class Host:
     guarded: bool = False
     """A guard lives beside the agent."""
     paused: bool = False
+    paused_at: float = 0.0
+    catching_up: bool = False
+    """It reads what came while it was paused; what comes now waits behind that."""
     pauses: int = 0
     heard: dict[Member, float] = field(default_factory=dict)
     """When the last message of each other one came that was no late copy."""
@@ -131,7 +134,7 @@ class World:
         host.incarnation += 1
         host.up.clear()  # strays are removed at start
         host.leased_until, host.guarded = float("-inf"), self.guards
-        host.paused, host.backlog, host.doomed = False, [], None
+        host.paused, host.catching_up, host.backlog, host.doomed = False, False, [], None
         host.rate = 1.0 + self.rng.uniform(-5e-4, 5e-4)
         host.offset = self.rng.uniform(0.0, 1000.0)
         host.node = Node(host.settings, host.incarnation, draining=draining)
@@ -147,7 +150,7 @@ class World:
                     self.rng.uniform(5e-4, 5e-3),
                     lambda: self._guard(host, node) if host.node is None and host.incarnation == life else None,
                 )
-        host.node, host.paused, host.backlog = None, False, []
+        host.node, host.paused, host.catching_up, host.backlog = None, False, False, []
 
     def _guard(self, host: Host, node: Node) -> None:
         """Removes the agent's addresses and speaks the last words that it had prepared, then is gone."""
@@ -158,6 +161,8 @@ class World:
             self._send(host, node, Leave(view.id), ())
 
     def pause(self, host: Host) -> None:
+        if not host.paused:
+            host.paused_at = self.now
         host.paused = True
         host.pauses += 1
         pause, node = host.pauses, host.node
@@ -177,19 +182,32 @@ class World:
         host.guarded = True  # the agent replaces it as soon as it runs again
 
     def resume(self, host: Host) -> None:
-        """The pump drains the socket, then looks at the time."""
+        """The pump drains the socket, message by message, then looks at the time."""
         if not host.paused:
             return
-        host.paused = False
-        backlog, host.backlog = host.backlog, []
-        for item in [*backlog, Timer()]:
-            self.feed(host, item)
-        host.robbed = False
+        host.paused, host.catching_up = False, True
+        if self.now - host.paused_at > host.settings.timing.failure_timeout:
+            host.backlog = [item for item in host.backlog if not isinstance(item, Received)]
+        self._catch_up(host, host.node, host.pauses, self.rng.choice((0.0, 5e-5, 3e-4)))
+
+    def _catch_up(self, host: Host, node: Node | None, pause: int, cost: float) -> None:
+        """`cost`: seconds that one message takes."""
+        if host.node is not node or host.paused or host.pauses != pause:
+            return
+        if not host.backlog:
+            host.catching_up = host.robbed = False
+            self.feed(host, Timer())
+            return
+        item = host.backlog.pop(0)
+        host.catching_up = False
+        self.feed(host, item)
+        host.catching_up = True
+        self.after(cost, lambda: self._catch_up(host, node, pause, cost))
 
     def feed(self, host: Host, item: Input) -> None:
         if host.node is None:
             return
-        if host.paused:
+        if host.paused or (host.catching_up and isinstance(item, Received | Timer)):
             if not isinstance(item, Timer) and len(host.backlog) < SOCKET_BUFFER:
                 host.backlog.append(item)
             return
@@ -223,7 +241,7 @@ class World:
         if host.node is not node or host.armed != due:
             return
         host.armed = float("inf")
-        if host.paused:
+        if host.paused or host.catching_up:
             return
         self.feed(host, Timer())
 

@@ -36,6 +36,8 @@ CACHE_MAX: Final = 512
 """Subkeys kept: four lives (two keys, old and new incarnation) of the 128 members there may be."""
 LAST_WORDS: Final = 1 << 62
 """First counter of datagrams that are sealed ahead, to be sent after everything else of this life."""
+LAST_WORDS_GAP: Final = 1 << 40
+"""Counters for what is sealed when last words were spoken and the life goes on: 50 years at 500 a second."""
 
 _KIND_UNSEALED: Final = 0
 _KIND_SEALED: Final = 1
@@ -134,6 +136,11 @@ class Sealer:
         """A datagram for later: who has seen it takes everything else of this life for a replay."""
         self._last_words += 1
         return self._datagram(body, self._last_words)
+
+    def outlive(self) -> None:
+        """Last words were spoken and this life goes on: what is sealed from now on comes after them."""
+        self._counter = self._last_words
+        self._last_words += LAST_WORDS_GAP
 
     def _datagram(self, body: bytes, counter: int) -> bytes:
         length, name = self._tail

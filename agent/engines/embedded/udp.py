@@ -160,9 +160,27 @@ class EmbeddedEngine:
             for peer in self._targets(to)
         )
 
+    def outlive(self) -> None:
+        """The last words were spoken for a life that goes on: peers are to hear it again."""
+        self._sealer.outlive()
+
     def drain(self) -> int:
         """Reads every datagram that waits in the sockets now (R11); how many there were."""
         return sum(self._read(opened, DRAIN_MAX) for opened in tuple(self._sockets))
+
+    def discard(self) -> int:
+        """Throws away unread what waits in the sockets now; how many datagrams."""
+        count = 0
+        for opened in tuple(self._sockets):
+            for _ in range(DRAIN_MAX):
+                try:
+                    opened.recv(1)
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError:  # an ICMP error of something sent before
+                    continue
+                count += 1
+        return count
 
     def receive(self, datagram: bytes, source: str) -> None:
         """One datagram as the socket gave it, from the numeric address `source`. Never raises for what it contains."""

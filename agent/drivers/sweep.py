@@ -1,0 +1,104 @@
+"""`molehill sweep`: what the service manager runs when the agent is gone, in whatever way (ExecStopPost=).
+
+Where agent and guard were killed together, addresses would stay up to the end of their lifetime, and the filter tables,
+which keep them silent, up to the next start. The addresses go first. After an orderly end there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import socket
+import sys
+from pathlib import Path
+from struct import Struct
+
+from agent.drivers import nftables, removal, rtnetlink
+
+STATE_DIR = "/var/lib/molehill"
+
+TABLES = "molehill_"
+"""How the names of all filter tables begin (`lease_table.table_name`)."""
+
+_GETTABLE = 1
+_TABLE_NAME = 1
+_FAMILY = Struct("=B")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("STATE_DIRECTORY", STATE_DIR)),
+        help="of the agent that is gone (default: $STATE_DIRECTORY, else %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: nothing of ours is left; 1: something is, or an agent runs."""
+    try:
+        lock = os.open(args.state_dir / removal.LOCK, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass  # it never came so far
+    except BlockingIOError:
+        print(f"molehill: an agent runs with {args.state_dir}: nothing was touched", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"molehill: {error}", file=sys.stderr)
+        return 1
+    try:
+        return _sweep()
+    except OSError as error:
+        print(f"molehill: {error}; sweeping needs CAP_NET_ADMIN", file=sys.stderr)
+        return 1
+
+
+def _sweep() -> int:
+    kernel = removal.Kernel()
+    keys = kernel.ours()
+    left = kernel.remove(keys)
+    if left:
+        code = next(iter(left.values()))
+        print(f"molehill: {len(left)} addresses cannot be removed: {os.strerror(code)}", file=sys.stderr)
+        return 1
+    removed = remove_tables()
+    if keys or removed:
+        print(f"molehill: {len(keys)} addresses and {removed} filter tables were left and are removed", file=sys.stderr)
+    return 0
+
+
+def remove_tables() -> int:
+    """Removes all filter tables of molehill, and how many there were. Raises OSError."""
+    tables = _tables()
+    if tables:
+        channel = nftables.FilterSocket()
+        try:
+            failure = channel.commit([nftables.delete_table(family, name) for family, name in tables])
+        finally:
+            channel.close()
+        if failure:
+            raise OSError(failure.answer.code, f"filter tables cannot be removed: {failure.answer.text}")
+    return len(tables)
+
+
+def _tables() -> list[tuple[int, str]]:
+    """Family and name of our tables; none where the kernel has no nf_tables."""
+    try:
+        channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nftables.NETLINK_NETFILTER)
+    except OSError:
+        return []
+    found: list[tuple[int, str]] = []
+    with channel:
+        channel.send(nftables.request(_GETTABLE, 0, rtnetlink.NLM_F_DUMP))
+        while True:
+            data = channel.recv(rtnetlink.RECEIVE_BYTES)
+            for at in rtnetlink.messages(data):
+                if at.kind in (rtnetlink.NLMSG_DONE, rtnetlink.NLMSG_ERROR):
+                    return found
+                (family,) = _FAMILY.unpack_from(data, at.start)
+                for kind, first, last in rtnetlink.attributes(data, at.start + 4, at.end):
+                    if kind == _TABLE_NAME and data[first:last].startswith(TABLES.encode()):
+                        found.append((family, data[first:last].rstrip(b"\0").decode()))
