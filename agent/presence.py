@@ -112,6 +112,8 @@ class Presence:
         if self._leased:
             self._lease.keep_strays(self._drivers.strays())
         self._drivers.start_renewing()
+        if self._wishes.lifetime:
+            self._publish(LeaseLayer(self._clock(), "address", True, ""))
 
     def close(self, *, empty: bool) -> None:
         """`empty`: nothing is held any more, and the filter may go; otherwise it keeps silent what is left."""

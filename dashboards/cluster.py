@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dashboards.cluster_flow import load, moving, network
+from dashboards.cluster_safety import safety
 from dashboards.links import datasource, empty, failover_link, node_link, variable
 from dashboards.palette import (
     BAD,
@@ -61,6 +62,7 @@ def dashboard() -> build.Dashboard:
             "Who holds what, and who sees whom?": [*_over_time(), *_split(), _nodes()],
             "What has moved, why, and how fast?": moving(),
             "Is the load even?": load(),
+            "Is every node safe when it hangs or is cut off?": safety(),
             "Does the network learn of it?": network(),
         },
     )

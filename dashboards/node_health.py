@@ -32,17 +32,18 @@ def leases() -> list[Panel]:
             30,
             "Which layers of the lease are active?",
             """fast: the kernel's packet path, sub-second. address: the kernel removes the address by its lifetime.
-            guard: a process that cleans up after the agent. Off on purpose is grey.""",
+            guard: a process that cleans up after the agent. A layer that is switched off has no line.""",
             query(f"max by (layer) (molehill_lease_layer_active{{{N}}})", "{{layer}}"),
-            mappings=[words({"1": ("active", GOOD), "0": ("off", NEUTRAL)})],
+            mappings=[words({"1": ("in force", GOOD), "0": ("missing", BAD)})],
             width=6,
             height=8,
+            alerts=("MolehillLeaseLayerDown", "MolehillGuardMissing"),
         ),
         series(
             31,
             "Do leases run out?",
-            """Leases that expired, by layer (left, steps), and what was left at the tightest of a hundred renewals
-            and at the median (right).""",
+            """Leases that expired, by layer (left, steps), and what was left of the fast lease at the tightest of a
+            hundred renewals and at the median (right).""",
             query(events("molehill_lease_expired_total", N, "layer"), "expired: {{layer}}"),
             query(quantile(0.01, "molehill_lease_renewal_margin_seconds", N), "left at the tightest"),
             query(quantile(0.5, "molehill_lease_renewal_margin_seconds", N), "left at the median"),

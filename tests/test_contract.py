@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.models import Configuration
 from agent.core import events as e
+from agent.core.settings import PartitionPolicy
 from agent.core.view import Cause, Move
 from agent.engines.embedded.rejections import REASONS
 from exporters.bus import Bus
@@ -56,7 +57,8 @@ def exported() -> dict[str, frozenset[str]]:
 
 def _agent() -> Iterator[Metric]:
     loop = asyncio.new_event_loop()
-    status = Status(settings(), Wall(lambda: 100.0, lambda: 1_800_000_000.0), engine="embedded")
+    about = replace(settings(), partition=PartitionPolicy.QUORUM)
+    status = Status(about, Wall(lambda: 100.0, lambda: 1_800_000_000.0), engine="embedded", sealed=True)
     metrics = Metrics(status, Bus(loop), reject_reasons=REASONS, checks=("nginx",), hooks=("/etc/molehill/hook",))
     moved = e.BalanceRound(1.0, installed().view.id, 1, (Move(vip_name(0), W1.name, W2.name, Cause.BALANCE),), True)
     for event in (*EVERY, installed(), moved, replace(_one(e.VipAcquired), at=101.0)):

@@ -36,7 +36,7 @@ class AddressesFailed:
 
     vip: VipName
     reason: str
-    """A closed set: interface_missing, interface_down, no_carrier, denied, exists_here, netlink."""
+    """A closed set: interface_missing, interface_down, no_carrier, denied, exists_here, conflict, netlink."""
     detail: str
 
 

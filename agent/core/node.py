@@ -259,8 +259,10 @@ class Node:
             out += serving.ownership.announce_due(now)
         if serving.leaving:
             out += self.departure.finish(now)
-        out += self._speak(now)
-        out += self._hold_lease(now)
+        spoken = self._speak(now)
+        out += spoken
+        if spoken:
+            out += self._hold_lease(now)
         out += serving.report(now)
         if self.state != self._state:
             self._state = self.state
@@ -285,6 +287,8 @@ class Node:
             return []
         if membership.gather is not None or view is None:
             return list(self.serving.let_go_of_lapsed(now))
+        if self.lease.bound <= 0.0:
+            return []
         others = (member for member in view.members if member != self.me)
         alone = all(membership.peers.colour(member, now) is not Colour.GREEN for member in others)
         return list(self.serving.hold_lease(now, alone, self._beats.last_sent))

@@ -402,8 +402,6 @@ class Serving:
     def hold_lease(self, now: float, alone: bool, last_sent: float) -> Outputs:
         """Renews the lease, or takes it up again, in a view. `alone`: no fellow member can be heard at present."""
         lease = self.lease
-        if lease.bound <= 0.0:
-            return []
         if not self._needs_quorum:
             base = lease.any_of(alone, last_sent)
         else:

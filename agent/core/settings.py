@@ -120,7 +120,9 @@ class Settings:
 
     def votes_of(self, name: NodeName) -> int:
         """Votes of a configured member, 1 unless told otherwise; others have none."""
-        return dict(self.votes).get(name, 1) if name in self.members else 0
+        if name not in self.members:
+            return 0
+        return next((votes for member, votes in self.votes if member == name), 1)
 
     @property
     def votes_needed(self) -> int:

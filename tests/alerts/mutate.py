@@ -47,6 +47,9 @@ EQUIVALENT = {
             "MolehillDatagramsRejected",
             "MolehillLeaseExpired",
             "MolehillCheckDown",
+            "MolehillLeaseLayerDown",
+            "MolehillGuardMissing",
+            "MolehillUnsealed",
             "MolehillHookFailures",
             "MolehillReloadFailed",
             "MolehillDrainForgotten",
@@ -142,6 +145,7 @@ def _expressions(expression: str) -> Iterator[tuple[str, str, str]]:
     yield from each(r"\[\d+[smhd]|offset \d+[smhd]", "window", lambda match: _windows(match[0]))
     yield from each(r"(?<= )(>|<|==)(?= )", "comparison", lambda match: [{">": ">=", "<": "<=", "==": "!="}[match[0]]])
     yield from each(r'(\w+)="([^"]*)"', "matcher", lambda match: [f'{match[1]}="other"', f'{match[1]}=~".*"'])
+    yield from each(r'(\w+)!="([^"]*)"', "matcher", lambda match: [f'{match[1]}!="other"', f'{match[1]}="{match[2]}"'])
     yield from each(r"\b(by|on) \([^)]*\)", "labels", lambda match: _fewer(match[0]))
     words = "|".join(sorted(OTHER_WORDS, key=len, reverse=True))
     yield from each(rf"\b({words})\b", "operator", lambda match: [OTHER_WORDS[match[0]]])

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.core.events import LeaseLayer
 from agent.core.ids import NodeName
 from agent.core.inputs import JoinRequested, LeaveRequested
 from exporters.bus import Bus
+from exporters.leases import LAYERS
 from exporters.metrics import Metrics
 from exporters.status import Status
 from exporters.wall import Wall
@@ -63,7 +65,9 @@ class Agent:
         self.incarnation = host.incarnation
         self.started = now() - WARM_UP
         wall = Wall(clock=lambda: host.clock(now()), wall=lambda: now() - WARM_UP)
-        self.status = Status(host.settings, wall, engine="embedded")
+        self.status = Status(host.settings, wall, engine="embedded", sealed=True)
+        for layer in LAYERS:
+            self.status(LeaseLayer(host.clock(now()), layer, True, ""))
         self.loop = loop
         self.metrics = Metrics(self.status, Bus(self.loop), reject_reasons=(), timer=now)
 

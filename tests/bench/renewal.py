@@ -3,8 +3,8 @@
     python -m tests.bench.renewal [--seconds 10] [--vips 10,1000]
 
 Real kernel, in a network namespace of its own; needs root. Times are the event loop's own processor time (system calls
-included), so that other work on the machine adds little; the kernel's own threads, which sweep what has run out, are not
-in it. The share of a core is that of one renewal per heartbeat, and of one round of lifetimes per 0.4 lifetimes.
+included), so that other work on the machine adds little; the kernel's own threads, which sweep what has run out, are
+not in it. The share of a core is that of one renewal per heartbeat, and of one round of lifetimes per 0.4 lifetimes.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ async def _measure(sizes: list[int], seconds: float) -> None:
         for family in FAMILIES:
             lease, driver, held = await _hold(count, family)
             try:
+                rounds.append(_round(driver, held, count, family))
                 for profile, (interval, length) in PROFILES.items():
                     cost = await _renewals(lease, interval, length, round(seconds / interval))
                     share = f"{cost.median / 1e4 / interval:.3f} %"
                     print(f"| {count} | {family} | {profile} | {cost.median:.0f} | {cost.high:.0f} ", end="")
                     print(f"| {cost.slowest:.0f} | {share} |", flush=True)
-                rounds.append(_round(driver, held, count, family))
             finally:
                 driver.close()
                 lease.close(remove=True)

@@ -89,9 +89,10 @@ async def test_status_is_a_table_without_colour_in_a_pipe(programs: Programs) ->
     code, out, err = await programs.run("status")
     assert (code, err) == (0, "")
     assert "\x1b" not in out
-    headline, view, _, members, *_ = out.splitlines()
+    headline, view, leases, _, members, *_ = out.splitlines()
     assert headline.startswith("www1 in www: ")
     assert view.startswith("view 7-www1-3 for ")
+    assert leases == "leases fast not in force, address not in force, guard not in force, word in force (word)"
     assert members.split() == ["MEMBER", "ADDRESS", "IN", "VIEW", "HEARD", "RTT", "VIPS", "NOTES"]
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["www2"][:3] == ["www2", "10.0.0.102", "yes"]

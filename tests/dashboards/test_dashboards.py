@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.cli import main
 from agent.core.events import VipAcquired
+from agent.core.settings import PartitionPolicy
 from agent.core.view import Cause
 from exporters.bus import Bus
 from exporters.metrics import Metrics
@@ -44,7 +46,6 @@ FOREIGN = {"up": {"job", "cluster", "node"}, "ALERTS": {"alertname", "alertstate
 
 NOT_SHOWN = {
     "molehill_vip_owner_info": "what the nodes believe; the dashboards show what they hold, alerts compare the two",
-    "molehill_vip_conflict_info": "the rival's MAC address: for the alert's text and the status page",
 }
 
 
@@ -57,7 +58,8 @@ def exported() -> dict[str, set[str]]:
     """Every sample of a real agent's registry, with its labels."""
     loop = asyncio.new_event_loop()
     wall = Wall(clock=lambda: 100.0, wall=lambda: 1_800_000_000.0)
-    status = Status(settings(), wall, engine="embedded")
+    about = replace(settings(), partition=PartitionPolicy.QUORUM)
+    status = Status(about, wall, engine="embedded", sealed=True)
     bus = Bus(loop, limit=10, complaints=io.StringIO())
     metrics = Metrics(status, bus, reject_reasons=("unsealed",), checks=("nginx",), hooks=("notify",))
     for event in (*EVERY, installed(), VipAcquired(101.0, vip_name(0), Cause.FAILOVER, started=100.9, since=100.5)):

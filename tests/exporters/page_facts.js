@@ -16,6 +16,7 @@ window.facts = {
   },
   members: () => Object.fromEntries([...document.querySelectorAll("#members-body tr")].map((row) => [row.cells[0].firstChild.textContent, [...row.cells].slice(1).map((cell) => cell.textContent)])),
   story: () => [...document.querySelectorAll("#story > li")].map((item) => item.innerText),
+  terms: (id) => Object.fromEntries([...document.getElementById(id).children].map((row) => [row.children[0].textContent, row.children[1].textContent])),
   contact: () => document.getElementById("contact-text").textContent,
 };
 true;

@@ -90,6 +90,8 @@ def test_what_would_push_everything_else_out_is_not_kept() -> None:
         noise += [
             e.HeartbeatSent(at=n / 100),
             e.HeartbeatReceived(at=n / 100, peer=NodeName("www2"), rtt=0.001, missed=0),
+            e.LeaseRenewed(n / 100, "fast", margin=0.05, until=n / 100 + 0.15),
+            e.ArpSent(n / 100, vip_name(0), "eth4", "probe", "10.0.0.1", Occasion.ACQUIRE, ""),
             e.DatagramRejected(at=n / 100, reason="unsealed", source="10.9.9.9:1"),
             e.ArpSent(n / 100, vip_name(0), "eth4", "directed", "10.0.9.9", Occasion.ACQUIRE, ""),
             e.ArpSent(n / 100, vip_name(0), "eth4", "request", "10.0.0.1", Occasion.REFRESH, ""),
@@ -100,6 +102,25 @@ def test_what_would_push_everything_else_out_is_not_kept() -> None:
     failed = e.ArpSent(1.0, vip_name(0), "eth4", "request", "10.0.0.1", Occasion.REFRESH, "ENETDOWN")
     first = e.ArpSent(1.0, vip_name(0), "eth4", "request", "10.0.0.1", Occasion.ACQUIRE, "")
     assert len(history(failed, first).since(0)) == 2
+
+
+def test_a_rival_is_named_every_ten_seconds_and_each_answer_to_it_once() -> None:
+    claims = [
+        e.ConflictSeen(100 + n / 10, vip_name(0), "10.0.0.1", "eth4", f"02:00:00:00:00:{n % 100:02}", answer)
+        for n in range(101)
+        for answer in ("noted", "yielded")
+    ]
+    kept = history(*claims).since(0)
+    assert [(record["time"][-7:-1], record["fields"]["answer"]) for record in kept] == [
+        ("00.000", "noted"), ("00.000", "yielded"), ("10.000", "noted"), ("10.000", "yielded"),
+    ]  # fmt: skip
+    assert kept[2]["fields"]["held_back"] == 99
+    assert "02:00:00:00:00:00 on eth4 claims 10.0.0.1" in kept[2]["message"]
+
+
+def test_a_time_to_come_is_told_from_the_event_on() -> None:
+    (taken,) = history(e.LeaseTaken(100.0, until=100.15)).since(0)
+    assert taken["fields"] == {"until_after": 0.15}
 
 
 async def test_a_follower_gets_what_was_and_what_comes_and_then_the_end() -> None:

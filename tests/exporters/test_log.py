@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from agent.core import events as e
-from agent.core.ids import NodeName
+from agent.core.ids import NodeName, VipName
 from exporters.lines import Level, describe
 from exporters.log import Log, logfmt
 from exporters.record import type_name
@@ -69,6 +69,14 @@ def test_a_flood_of_bad_datagrams_is_one_line_a_reason_each_ten_seconds_with_the
         (e.ConfigDiffers(at=1.0, members=(NodeName("www2"),), vips=()), "compare `molehill check`"),
         (e.DatagramRejected(at=1.0, reason="unsealed", source="10.0.0.9:4803"), "compare its secret_file"),
         (e.Reloaded(at=1.0, error="molehill.yaml:3: x"), "the old configuration stays in force: molehill.yaml:3: x"),
+        (
+            e.LeaseLayer(1.0, "fast", False, "no nf_tables"),
+            "(no nf_tables): only the lifetime of the addresses protects",
+        ),
+        (e.LeaseLayer(1.0, "fast", True, "the filter tables were put back"), "in force, but: the filter tables were"),
+        (e.LeaseLost(1.0, "fast"), "give this host more CPU"),
+        (e.ConflictSeen(1.0, VipName("web"), "10.0.0.1", "eth4", "02:00:00:00:00:66", "noted"), "find that host"),
+        (e.QuorumChanged(1.0, False, 1, 2), "1 of 2 votes that are needed"),
         (e.Stalled(at=1.0, seconds=3.0, yielded=True), "give this host more CPU"),
     ],
 )

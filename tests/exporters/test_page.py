@@ -13,7 +13,7 @@ import pytest
 
 from agent.core import events as e
 from agent.core.ids import NodeName, VipName
-from agent.core.settings import Settings, Vip
+from agent.core.settings import PartitionPolicy, Settings, Vip
 from agent.core.view import Cause, View, ViewCause
 from exporters import page
 from exporters.bus import Bus
@@ -107,6 +107,9 @@ def settled(vips: int = 6) -> tuple[e.Event, ...]:
         installed(90.0, vips=vips),
         e.OwnersChanged(90.1, owners, (), 0.0),
         *(e.HeartbeatReceived(99.95, peer.name, 0.0004, 0) for peer in (W2, W3)),
+        *(e.LeaseLayer(89.0, layer, True, "") for layer in ("fast", "address", "guard")),
+        e.LeaseTaken(90.0, until=90.15),
+        e.LeaseRenewed(99.9, "fast", margin=0.05, until=100.05),
     )
 
 
@@ -316,7 +319,41 @@ def troubled() -> tuple[e.Event, ...]:
         e.ConfigDiffers(99.2, (W3.name,), ()),
         e.ArpSent(99.3, vip_name(1), "eth4", "request", vip_name(1), EVERY_OCCASION, "no buffer space"),
         e.Reloaded(99.4, "line 3 is wrong"),
+        e.LeaseLayer(99.4, "fast", False, "no nf_tables in this kernel"),
+        e.ConflictSeen(99.4, vip_name(1), vip_name(1), "eth4", "02:00:00:00:00:66", "defended"),
     )
+
+
+@needs_browser
+async def test_leases_quorum_and_rivals(tab: Tab) -> None:
+    shown = await show(tab, replace(settings(6), partition=PartitionPolicy.QUORUM))
+    shown.see(*settled(), e.QuorumChanged(90.0, True, 3, 2))
+    mine = vip_name(0)
+    shown.see(e.AcquireStarted(91.0, mine, Cause.START), e.VipAcquired(91.0, mine, Cause.START, 91.0, 91.0))
+    leases, facts = "facts.terms('leases')", "facts.terms('facts')"
+    try:
+        await shown.open()
+        assert await tab.value("facts.notices()") == []
+        assert (await tab.value(leases))["fast (packet filter)"] == "in force 50\u00a0ms left at the last renewal"
+        assert (await tab.value(facts))["Quorum"] == "quorate: 3 votes, 2 are needed"
+        assert await tab.value("document.querySelector('#leases-note').textContent") == ""
+        shown.see(e.LeaseLost(99.0, "fast"), e.QuorumChanged(99.0, False, 1, 2))
+        await tab.until("facts.notices().some((text) => text.includes('criticalSilent'))")
+        notices = await tab.value("facts.notices()")
+        assert any("1 of 2 votes that are needed" in text for text in notices)
+        assert (await tab.value(leases))["fast (packet filter)"].startswith("no lease runs")
+        shown.see(e.LeaseLayer(99.4, "fast", False, "no nf_tables in this kernel"))
+        await tab.until("facts.notices().some((text) => text.includes('fast (no nf_tables in this kernel)'))")
+        assert "that takes seconds" in await tab.value("document.querySelector('#leases-note').textContent")
+        shown.see(e.ConflictSeen(99.4, mine, mine, "eth4", "02:00:00:00:00:66", "defended"))
+        await tab.until("facts.notices().some((text) => text.includes('by 02:00:00:00:00:66 on eth4 (1 claim'))")
+        assert (await tab.value("facts.states()"))[mine] == "claimed by another host"
+        shown.status.sealed = False
+        shown.see(e.Reloaded(99.5, ""))
+        await tab.until("facts.notices().some((text) => text.includes('Not sealed'))")
+        assert tab.complaints == []
+    finally:
+        await shown.server.close()
 
 
 @needs_browser

@@ -6,7 +6,7 @@ import pytest
 from agent.core import events as e
 from agent.core.effects import Occasion
 from agent.core.settings import PartitionPolicy, Settings
-from agent.core.view import Assigned, Cause, HandedOver, Move, View, ViewCause
+from agent.core.view import Assigned, Cause, HandedOver, Move, ViewCause
 from exporters.schema import StatusResponse, VipStatus
 from exporters.status import Status
 from exporters.wall import Wall
@@ -147,15 +147,65 @@ def test_ready_is_mature_and_in_a_view() -> None:
     assert left.snapshot().view is None
 
 
-def test_quorate_counts_votes_under_the_policy_only() -> None:
-    alone = replace(installed(), view=View(installed().view.id, (W1,)))
-    assert status(alone).quorate
+def test_quorate_is_what_the_core_counted_and_only_under_that_policy() -> None:
+    few, enough = e.QuorumChanged(10.1, False, 1, 2), e.QuorumChanged(10.2, True, 2, 2)
+    assert status(installed(), few).quorate
     strict = replace(settings(), partition=PartitionPolicy.QUORUM)
-    assert not status(alone, about=strict).quorate
-    assert "not quorate" in status(alone, about=strict).not_ready
-    assert status(installed(), about=strict).quorate
-    heavy = replace(strict, votes=((W1.name, 3),))
-    assert status(alone, about=heavy).quorate
+    assert not status(installed(), about=strict).quorate, "not counted yet"
+    here = status(installed(), few, about=strict)
+    assert "not quorate: 1 of 2 votes" in here.not_ready
+    view = here.snapshot().view
+    assert view is not None
+    assert (here.snapshot().quorate, view.votes, view.votes_needed) == (False, 1, 2)
+    here(enough)
+    assert (here.quorate, here.not_ready) == (True, "")
+    view = status(installed(), enough).snapshot().view
+    assert view is not None
+    assert view.votes is None, "nobody counts"
+
+
+def test_leases_are_told_layer_by_layer() -> None:
+    here = status(
+        e.LeaseLayer(90.0, "fast", True, ""),
+        e.LeaseTaken(99.0, until=99.15),
+        e.LeaseRenewed(99.9, "fast", margin=0.05, until=100.1),
+        e.LeaseLayer(99.0, "guard", True, "started again"),
+    )
+    fast, address, guard = here.snapshot().leases
+    assert (fast.layer, fast.active, fast.until, fast.margin, fast.expired) == (
+        "fast", True, WALL.instant(100.1), 0.05, 0,
+    )  # fmt: skip
+    assert fast.remaining == pytest.approx(0.1)
+    assert (address.layer, address.active, address.until, address.detail) == ("address", False, None, "")
+    assert (guard.layer, guard.active, guard.detail, guard.until) == ("guard", True, "started again", None)
+    here(e.LeaseLost(100.0, "fast"))
+    fast = here.snapshot().leases[0]
+    assert (fast.active, fast.until, fast.remaining, fast.expired) == (True, None, None, 1)
+    here(e.LeaseTaken(100.1, until=100.2))
+    here(e.LeaseLayer(100.2, "fast", False, "no nftables"))
+    fast = here.snapshot().leases[0]
+    assert (fast.active, fast.until, fast.detail) == (False, None, "no nftables")
+
+
+def test_rivals_of_a_vip_are_told_the_latest_first() -> None:
+    def claim(at: float, mac: str, answer: str = "noted") -> e.ConflictSeen:
+        return e.ConflictSeen(at, A, A, "eth4", mac, answer)
+
+    here = status(claim(90.0, "02::1"), claim(91.0, "02::2", "defended"), claim(95.0, "02::1", "yielded"))
+    then = here.copy()
+    first, second = vip(here, A).rivals
+    assert (first.mac, first.first, first.last, first.claims, first.answer) == (
+        "02::1", WALL.instant(90.0), WALL.instant(95.0), 2, "yielded",
+    )  # fmt: skip
+    assert (second.mac, second.claims, second.interface, second.address) == ("02::2", 1, "eth4", A)
+    assert vip(here, B).rivals == []
+    here(claim(99.0, "02::3"))
+    assert [rival.mac for rival in vip(then, A).rivals] == ["02::1", "02::2"], "a copy does not follow"
+
+
+def test_whether_the_engine_seals_is_told() -> None:
+    assert Status(settings(), WALL, engine="embedded", sealed=False).snapshot().engine.sealed is False
+    assert Status(settings(), WALL, engine="corosync").snapshot().engine.sealed is None
 
 
 def test_a_copy_does_not_follow() -> None:

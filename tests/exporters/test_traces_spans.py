@@ -1,12 +1,14 @@
 """From events to traces: what belongs together, on one node and on all of them."""
 
+from dataclasses import replace
+
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from agent.core import events as e
 from agent.core.effects import Occasion
 from agent.core.ids import VipName
-from agent.core.view import Assigned, Cause, HandedOver, Matured, Move, Moves
+from agent.core.view import Assigned, Cause, HandedOver, Matured, Move, Moves, View
 from exporters.announcements import EVENTS_MAX, LONGEST, QUIET
 from exporters.trace_ids import identify
 from exporters.weaver import UNFINISHED
@@ -79,6 +81,78 @@ def test_all_nodes_take_part_in_one_trace_and_one_of_them_has_the_root() -> None
     assert [len([span for span in node.spans if span.parent is None]) for node in (first, second)] == [2, 0]
     roots = {span.span for span in first.spans if span.parent is None}
     assert {span.parent for span in second.spans if span.name != "add address"} <= roots
+
+
+def test_a_defence_is_a_trace_of_its_own_with_the_rivals_address() -> None:
+    node = Watched().see(*failover()).rest(110.0)
+    frames = announced(200.001, Occasion.DEFEND), frame(200.002, Occasion.DEFEND)
+    claim = e.ConflictSeen(200.0, VipName("a"), "10.0.0.1", "eth4", "02:00:00:00:00:66", "defended")
+    node.see(claim, *frames).rest(201.0)
+    root = node.one("defend vip")
+    assert [point.attributes["network.peer.mac"] for point in root.points] == ["02:00:00:00:00:66"]
+    told = node.named("announce vip")[-1]
+    assert (told.parent, told.attributes["announce.occasion"]) == (root.span, "defend")
+    node.see(frame(300.0, Occasion.DEFEND), replace(claim, at=300.001)).rest(310.0)
+    assert len(node.named("defend vip")) == 2, "in either order it is one"
+    assert len(node.named("defend vip")[1].points) == 1
+
+
+def test_questions_before_an_acquisition_belong_to_it() -> None:
+    node = Watched().see(*failover()[:5])
+    started, taken = acquired(100.5)
+    started = replace(started, at=100.01)
+    asked = [replace(frame(at), kind="probe") for at in (100.02, 100.2)]
+    node.see(started, *asked).rest(100.35)
+    node.see(taken, announced(100.5, Occasion.ACQUIRE), frame(100.501)).rest(110.0)
+    acquire = node.one("acquire vip")
+    assert (acquire.start, acquire.end) == (100.01, 100.501)
+    probe = node.one("probe vip")
+    assert (probe.parent, probe.start, probe.end, len(probe.points)) == (acquire.span, 100.02, 100.2, 2)
+    assert len(node.one("announce vip").points) == 1
+
+
+def test_a_rival_that_is_found_by_asking_is_told_in_the_change() -> None:
+    node = Watched().see(*failover()[:5], acquired(100.5)[0])
+    node.see(
+        e.ConflictSeen(100.51, VipName("a"), "10.0.0.1", "eth4", "02:00:00:00:00:66", "yielded"),
+        e.VipAcquireFailed(100.52, VipName("a"), "conflict", "somebody has it", 1.0),
+    ).rest(110.0)
+    root = next(span for span in node.spans if span.parent is None and span.incident.view == NEW)
+    assert [point.name for point in root.points] == ["address claimed by another host"]
+    assert node.one("acquire vip").attributes["error.type"] == "conflict"
+
+
+def roots(node: Watched, of: str) -> list[float]:
+    """Ends of the roots of one view's change."""
+    return [span.end for span in node.spans if span.parent is None and span.span == identify("www", of).root]
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["found at once", "found after it came to rest"])
+def test_the_root_of_a_first_member_that_dies_young_is_told_by_the_next(slow: bool) -> None:
+    """www1 installs the view and is lost; www2 and www3 find out before or after their own part has come to rest."""
+    later = 3.0 if slow else 0.3
+    nodes = [Watched(node) for node in (W2, W3)]
+    for node in nodes:
+        node.see(change(100.0, OLD, W1, W2, W3), *acquired(100.1, node.me.name))
+        if slow:
+            node.rest(101.0)
+        gone = replace(change(100.1 + later, NEW, W2, W3, left=(W1,)), failed_since=100.1)
+        node.see(gone).rest(110.0)
+    assert roots(nodes[0], str(OLD)) == [100.1]
+    assert roots(nodes[1], str(OLD)) == [], "one of them is enough"
+    assert len(roots(nodes[0], str(NEW))) == 1
+
+
+def test_a_root_that_was_told_is_not_told_again() -> None:
+    def survivor(*after: e.Event) -> Watched:
+        return Watched(W2).see(change(100.0, OLD, W1, W2, W3)).rest(103.0).see(*after).rest(110.0)
+
+    lost = replace(change(103.5, NEW, W2, W3, left=(W1,)), failed_since=103.1)
+    assert roots(survivor(lost), str(OLD)) == [], "the lost one lived long enough to tell it"
+    young = replace(lost, failed_since=100.1)
+    assert roots(survivor(replace(young, left=(W3,), view=View(NEW, (W1, W2)))), str(OLD)) == [], "www1 is there"
+    assert roots(survivor(replace(young, failed_since=None)), str(OLD)) == [], "it left in order and told what it knew"
+    assert roots(survivor(young), str(OLD)) == [100.0]
 
 
 def test_what_leads_to_a_view_is_told_to_belong_there_before_the_view_is_observed() -> None:

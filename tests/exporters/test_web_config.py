@@ -148,6 +148,51 @@ async def test_a_new_certificate_and_new_users_are_taken_without_a_restart(
                 continue
 
 
+async def test_a_file_that_is_just_being_written_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Truncated, then filled: between the two it asks for no password."""
+    file = tmp_path / "web.yml"
+    file.write_text(USERS)
+    before = web_config.read(file)
+    file.write_text("")
+    read = web_config.read
+    seen: list[web_config.WebConfig] = []
+    used: asyncio.Queue[web_config.WebConfig] = asyncio.Queue()
+
+    def read_and_go_on_writing(path: Path) -> web_config.WebConfig:
+        found = read(path)
+        if not seen:
+            file.write_text(USERS.replace("ops", "dev"))
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(web_config, "read", read_and_go_on_writing)
+    watching = asyncio.create_task(
+        web_config.watch(before, file, interval=0.001, use=used.put, complain=lambda text: None)
+    )
+    async with asyncio.timeout(20):
+        first = await used.get()
+    watching.cancel()
+    assert not seen[0].users, "it was seen empty"
+    assert list(first.users) == ["dev"]
+
+
+async def test_no_client_hangs_while_tls_goes_on_and_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "WATCH_INTERVAL", 0.001)
+    trust = certificate(tmp_path, "node")
+    file = tmp_path / "web.yml"
+    file.write_text(TLS)
+    async with serving(file) as server:
+        for text, scheme in ((USERS, "http"), (TLS, "https")) * 10:
+            file.write_text(text)
+            while True:
+                try:
+                    async with asyncio.timeout(10):
+                        await ask(f"{scheme}://127.0.0.1:{server.port}/-/healthy", tls=trust)
+                    break
+                except aiohttp.ClientConnectionError:
+                    continue
+
+
 async def test_clients_with_a_certificate_only(tmp_path: Path) -> None:
     trust = certificate(tmp_path, "node")
     certificate(tmp_path, "prometheus")

@@ -1,0 +1,144 @@
+"""Never two, nothing left behind: real agents, kernels and guards; the client's segment is asked for every VIP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agent.lab import network
+from agent.lab.lab import Lab, now
+from tests.bench.fencing import Asker, answered_by_two, pids, silent_for
+from tests.lab.clusters import cluster, events, members, metric, on, until
+
+pytestmark = pytest.mark.lab
+
+NODES = ("www1", "www2", "www3")
+OLD = "www1"
+"""The lowest name: it coordinates, and would win where names decide."""
+OTHERS = ("www2", "www3")
+ENOUGH = 100
+"""Answers of the new holder: 0.2 s of them."""
+
+
+@pytest.fixture
+def lab(lab_name: str, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with cluster(lab_name, len(NODES), 6, *getattr(request, "param", ())) as made:
+        yield made
+
+
+@contextmanager
+def never_two(lab: Lab, old: str) -> Iterator[None]:
+    """Inside, no address is claimed by two nodes in turns, and the old holder is silent before another one speaks."""
+    hit = on(lab, old)
+    with Asker(lab.plan, [address for _, address in lab.plan.addresses()]) as asker:
+        since = now()
+        yield
+        until(lambda: all(answers(asker, address, old) >= ENOUGH for address in hit))
+    assert answered_by_two(asker.frames) == (0.0, 0)
+    moved = [frame for frame in asker.frames if frame.address in hit]
+    assert {frame.node for frame in moved} > {old}
+    assert silent_for(moved, old, since) > 0.0
+
+
+def answers(asker: Asker, address: str, old: str) -> int:
+    """How often another node than the old one has claimed it so far."""
+    return sum(frame.address == address and frame.node != old for frame in asker.frames)
+
+
+def taken_over(lab: Lab, nodes: tuple[str, ...]) -> bool:
+    """Whether each address is on one of these nodes."""
+    return all(len(set(nodes) & set(found)) == 1 for found in lab.holders().values())
+
+
+def told(lab: Lab, node: str, kind: str, **fields: object) -> bool:
+    """Whether the node's history has such an event."""
+    return any(each["type"] == kind and fields.items() <= {**each["fields"]}.items() for each in events(lab, node))
+
+
+@pytest.mark.parametrize("guard_too", [False, True])
+def test_a_killed_agent_leaves_nobody_that_answers(lab: Lab, guard_too: bool) -> None:
+    agent, guard = pids(lab, OLD)
+    with never_two(lab, OLD):
+        if guard_too:
+            os.kill(guard, signal.SIGKILL)
+        os.kill(agent, signal.SIGKILL)
+        until(lambda: taken_over(lab, OTHERS))
+        assert guard_too or on(lab, OLD) == []
+
+
+@pytest.mark.parametrize("guard_too", [False, True])
+def test_a_hanging_agent_is_silent_and_comes_back_as_one_of_three(lab: Lab, guard_too: bool) -> None:
+    agent, guard = pids(lab, OLD)
+    with never_two(lab, OLD):
+        stopped = [agent, guard] if guard_too else [agent]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            until(lambda: taken_over(lab, OTHERS))
+            if not guard_too:
+                until(lambda: on(lab, OLD) == [])
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        until(lambda: all(members(lab, node) == list(NODES) for node in NODES))
+        assert taken_over(lab, OTHERS), "nothing flaps: what was taken over stays until a balance round"
+    until(lambda: metric(lab, OLD, "molehill_lease_layer_active", layer="guard") == 1.0)
+
+
+@pytest.mark.parametrize("lab", [("partition=quorum",)], indirect=True)
+def test_a_minority_that_the_clients_still_reach_is_silent_before_the_majority_serves(lab: Lab) -> None:
+    """The split is between the nodes only: every one of them hears the client and is heard by it."""
+    with never_two(lab, OLD):
+        for other in OTHERS:
+            lab.one_way(OLD, other)
+            lab.one_way(other, OLD)
+        until(lambda: taken_over(lab, OTHERS))
+        until(lambda: on(lab, OLD) == [])
+        until(lambda: metric(lab, OLD, "molehill_quorate") == 0.0)
+        lab.heal()
+        until(lambda: all(members(lab, node) == list(NODES) for node in NODES))
+    until(lambda: metric(lab, OLD, "molehill_quorate") == 1.0)
+    assert told(lab, OLD, "quorum_changed", quorate=False)
+
+
+def nft(lab: Lab, node: str, *words: str) -> str:
+    line = ["ip", "netns", "exec", lab.plan.namespace(node), "nft", *words]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
+def test_rules_flushed_by_hand_are_put_back(lab: Lab) -> None:
+    before = nft(lab, OLD, "list", "tables")
+    assert before.count("molehill_") == 3
+    nft(lab, OLD, "flush", "ruleset")
+    until(lambda: nft(lab, OLD, "list", "tables") == before)
+    until(lambda: told(lab, OLD, "lease_layer", layer="fast", active=True))
+    agent, guard = pids(lab, OLD)
+    with never_two(lab, OLD):  # and they are in force
+        for pid in (guard, agent):
+            os.kill(pid, signal.SIGSTOP)
+        until(lambda: taken_over(lab, OTHERS))
+
+
+def test_a_vip_deleted_by_hand_is_mended(lab: Lab) -> None:
+    address = on(lab, OLD)[0]
+    before = metric(lab, OLD, "molehill_vip_acquisitions_total", cause="repair")
+    network.batch([f"addr del {address}/16 dev eth0"], lab.plan.namespace(OLD))
+    until(lambda: told(lab, OLD, "vip_lost"))
+    until(lambda: metric(lab, OLD, "molehill_vip_acquisitions_total", cause="repair") == before + 1)
+    assert lab.holders()[address] == [OLD]
+
+
+def test_a_guard_that_is_killed_is_replaced(lab: Lab) -> None:
+    agent, guard = pids(lab, OLD)
+    os.kill(guard, signal.SIGKILL)
+    until(lambda: told(lab, OLD, "lease_layer", layer="guard", active=False))
+    until(lambda: pids(lab, OLD)[1] != guard)
+    with never_two(lab, OLD):
+        os.kill(agent, signal.SIGKILL)
+        until(lambda: taken_over(lab, OTHERS))
+        assert on(lab, OLD) == []
