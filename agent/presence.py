@@ -81,6 +81,7 @@ class Presence:
             on_link=self._link_changed,
             on_add=self._before_adding,
             on_removed=self._after_removing,
+            on_strange=self._silence,
             lifetime=wishes.lifetime,
         )
         self._holding: AddressDriver | Prober = self._drivers
@@ -189,6 +190,11 @@ class Presence:
         self._guard.forget(keys)
         if self._leased:
             self._lease.uncover(keys)
+
+    def _silence(self, addresses: frozenset[bytes]) -> None:
+        """Somebody put a VIP on this machine: whoever holds it by the group's word is the one to answer."""
+        if self._leased:
+            self._lease.silence(addresses)
 
     def _link_changed(self, name: str, link: LinkRecord | None) -> None:
         self._announcer.link_changed(name, link)

@@ -23,7 +23,7 @@ from agent.core.inputs import Input, LeaseLapsed
 from agent.core.settings import Vip
 from agent.drivers import nftables as nft
 from agent.drivers import rtnetlink
-from agent.drivers.lease_table import TIMED, LeaseTable
+from agent.drivers.lease_table import STRANGE, TIMED, LeaseTable
 from agent.drivers.records import AddressKey
 
 LAYER = "fast"
@@ -32,6 +32,9 @@ NOTICE_BUFFER = 1 << 20
 """Bytes of unread notices of other processes' changes; when they overflow the tables are put back, just in case."""
 
 NOTICES_PER_TURN = 256
+
+SLICE = 256
+"""Addresses that are uncovered in one turn of the loop: 10 us each."""
 
 CALM = 1.0
 """Seconds from overflowing notices to putting the tables back."""
@@ -87,6 +90,7 @@ class FastLease:
         self._interfaces = _interfaces(vips)
         self._covered: dict[bytes, set[AddressKey | None]] = {}
         """Each address in the tables, and for whose sake: it may be on two interfaces, and a stray (None)."""
+        self._strange: frozenset[bytes] = frozenset()
         self._leaving: dict[bytes, None] = {}
         """Addresses that are covered for nobody's sake any more, until the end of this turn of the loop."""
         self._turn: asyncio.Handle | None = None
@@ -235,6 +239,14 @@ class FastLease:
         """They are off the interfaces. Done at the end of this turn of the loop, for all that go in it."""
         self._leave((key.packed, key) for key in keys)
 
+    def silence(self, addresses: frozenset[bytes]) -> None:
+        """From now on these, in network byte order, are dropped whatever the lease: the whole set each time."""
+        former, self._strange = self._strange, addresses
+        requests = self._table.change(nft.DELSETELEM, sorted(former - addresses), STRANGE)
+        requests += self._table.change(nft.NEWSETELEM, sorted(addresses - former), STRANGE)
+        if requests and self._channel.commit(requests):
+            self._put_back(self._read_notices(None) or REFUSED)
+
     def keep_strays(self, strays: Iterable[str]) -> None:
         """Strays that are still there; what is omitted is off the interfaces."""
         kept = {ip_address(address).packed for address in strays}
@@ -251,9 +263,11 @@ class FastLease:
 
     def _uncover(self) -> None:
         self._turn = None
-        leaving, self._leaving = list(self._leaving), {}
+        leaving = list(self._leaving)[:SLICE]
         for packed in leaving:
-            del self._covered[packed]
+            del self._leaving[packed], self._covered[packed]
+        if self._leaving:
+            self._turn = self._loop.call_soon(self._uncover)
         self._change(nft.DELSETELEM, leaving)
 
     def _change(self, kind: int, addresses: list[bytes]) -> None:
@@ -289,7 +303,7 @@ class FastLease:
         names = {name: str(number) for number, name in enumerate(devices, 1)}
         for self._table.egress in (True, False):
             moments = self._left()
-            requests = self._table.build(self._covered, names)
+            requests = self._table.build(self._covered, names, self._strange)
             if moments:
                 requests += self._table.lease(moments)
             failure = self._channel.commit(requests)

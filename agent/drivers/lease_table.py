@@ -28,6 +28,8 @@ table arp molehill_www { chain answer { input; iifname eth0 accept; arp daddr ip
 - *Every interface.* `deliver` and `send` hook the protocols, not devices: interfaces may come and go while nobody
   looks. A neighbour solicitation is answered from the address asked for, so `send` stops that too. ARP for a VIP is
   answered only on interfaces that carry VIPs, where netdev chains ask for the lease: the arp family hears no frames.
+- *Strange addresses* (sets `strange4`, `strange6`, asked before the lease in each chain) are VIPs that somebody put on
+  an interface here by hand while another node may hold them: they are dropped whether or not a lease is in force.
 - *Announcements* of our own go out by packet sockets, past all hooks but egress (kernel 5.16).
 - *Beside other rules.* Nothing is ever accepted for others: `accept` ends our own chain only. `deliver` comes before
   defragmentation, connection tracking and DNAT, `send` after SNAT. What an nftables flowtable, XDP or a tc program
@@ -63,6 +65,8 @@ SIZE = 65_535
 
 LEASE = "lease"
 _NAMES = {4: "vips4", 16: "vips6"}
+STRANGE = {4: "strange4", 16: "strange6"}
+"""Sets by the length of an address."""
 _MOMENT = struct.Struct("=Q")
 _FRAME = struct.Struct(f"={SLOTS}Q")
 _MARK = 0xA1A2A3A4A5A6A7A8
@@ -138,8 +142,13 @@ class LeaseTable:
 
     # Requests.
 
-    def build(self, covered: Iterable[bytes], devices: Mapping[str, str] = NO_DEVICES) -> list[bytes]:
-        """Makes the tables anew, without a lease; what was there goes. `devices`: those with VIPs, and a short name."""
+    def build(
+        self, covered: Iterable[bytes], devices: Mapping[str, str] = NO_DEVICES, strange: Iterable[bytes] = ()
+    ) -> list[bytes]:
+        """Makes the tables anew, without a lease; what was there goes. `devices`: those with VIPs, and a short name.
+
+        `strange`: addresses that are dropped also while a lease is in force.
+        """
         requests: list[bytes] = []
         for family in _FAMILIES:
             requests += [nft.new_table(family, self.name), nft.delete_table(family, self.name)]
@@ -147,10 +156,12 @@ class LeaseTable:
             for length in _PLACES[family]:
                 key = nft.IPV4_KEY if length == 4 else nft.IPV6_KEY
                 requests.append(nft.new_set(family, self.name, _NAMES[length], key))
+                requests.append(nft.new_set(family, self.name, STRANGE[length], key))
         for family in TIMED:
             requests.append(nft.new_timed_set(family, self.name, LEASE, nft.TIME_KEY, SIZE, SWEEP))
             requests += self._renewing(family)
         requests += self.change(nft.NEWSETELEM, list(covered))
+        requests += self.change(nft.NEWSETELEM, list(strange), STRANGE)
         return [*requests, *self._protocols(), *self._arp(devices), *self._loopback(), *self._devices(devices)]
 
     def _renewing(self, family: int) -> list[bytes]:
@@ -174,14 +185,15 @@ class LeaseTable:
                 where = (nft.meta(nft.META_IIF), nft.equal(loopback))
                 version4 = (nft.meta(nft.META_NFPROTO), nft.equal(_PROTOCOLS[4]))
                 requests.append(self._on_renewal(nft.INET, chain, *where, *version4))
+            guards = {length: (nft.meta(nft.META_NFPROTO), nft.equal(_PROTOCOLS[length])) for length in (4, 16)}
+            requests += [self._drop(nft.INET, chain, g, at[length], length, STRANGE) for length, g in guards.items()]
             requests.append(self._while_leased(nft.INET, chain))
-            for length in (4, 16):
-                guard = (nft.meta(nft.META_NFPROTO), nft.equal(_PROTOCOLS[length]))
-                requests.append(self._drop(nft.INET, chain, guard, at[length], length))
+            requests += [self._drop(nft.INET, chain, g, at[length], length) for length, g in guards.items()]
         return requests
 
     def _arp(self, devices: Iterable[str]) -> list[bytes]:
         requests = [nft.new_base_chain(nft.ARP, self.name, "answer", nft.ARP_INPUT, FIRST)]
+        requests.append(self._drop(nft.ARP, "answer", (), _ARP_TARGET, 4, STRANGE))
         for device in devices:
             name = nft.meta(nft.META_IIFNAME), nft.equal(device.encode().ljust(16, b"\0"))
             requests.append(nft.new_rule(nft.ARP, self.name, "answer", *name, nft.verdict(nft.ACCEPT)))
@@ -201,11 +213,14 @@ class LeaseTable:
         for device, short in devices.items():
             chain = f"hear_{short}"
             requests.append(nft.new_base_chain(nft.NETDEV, self.name, chain, nft.INGRESS, FIRST, device))
+            requests.append(self._drop(nft.NETDEV, chain, arp, _ARP_TARGET, 4, STRANGE))
             requests.append(self._while_leased(nft.NETDEV, chain))
             requests.append(self._drop(nft.NETDEV, chain, arp, _ARP_TARGET, 4))
             if self.egress:
                 chain = f"announce_{short}"
                 requests.append(nft.new_base_chain(nft.NETDEV, self.name, chain, nft.EGRESS, LAST, device))
+                requests.append(self._drop(nft.NETDEV, chain, arp, _ARP_SENDER, 4, STRANGE))
+                requests.append(self._drop(nft.NETDEV, chain, version6, _SOURCE[16], 16, STRANGE))
                 requests.append(self._while_leased(nft.NETDEV, chain))
                 requests.append(self._drop(nft.NETDEV, chain, arp, _ARP_SENDER, 4))
                 requests.append(self._drop(nft.NETDEV, chain, version6, _SOURCE[16], 16))
@@ -221,11 +236,19 @@ class LeaseTable:
         moment = nft.meta(nft.META_TIME), nft.masked(mask)
         return nft.new_rule(family, self.name, chain, *moment, nft.lookup(LEASE), nft.verdict(nft.ACCEPT))
 
-    def _drop(self, family: int, chain: str, guard: tuple[bytes, ...], offset: int, length: int) -> bytes:
-        tail = (nft.payload(offset, length), nft.lookup(_NAMES[length]), nft.verdict(nft.DROP))
+    def _drop(
+        self,
+        family: int,
+        chain: str,
+        guard: tuple[bytes, ...],
+        offset: int,
+        length: int,
+        names: Mapping[int, str] = _NAMES,
+    ) -> bytes:
+        tail = (nft.payload(offset, length), nft.lookup(names[length]), nft.verdict(nft.DROP))
         return nft.new_rule(family, self.name, chain, *guard, *tail)
 
-    def change(self, kind: int, addresses: Sequence[bytes]) -> list[bytes]:
+    def change(self, kind: int, addresses: Sequence[bytes], names: Mapping[int, str] = _NAMES) -> list[bytes]:
         """NEWSETELEM covers addresses, DELSETELEM uncovers them."""
         requests = []
         for length in (4, 16):
@@ -233,7 +256,7 @@ class LeaseTable:
             for position in range(0, len(members), nft.ELEMENT_MAX):
                 part = members[position : position + nft.ELEMENT_MAX]
                 requests += [
-                    nft.elements(kind, family, self.name, _NAMES[length], part)
+                    nft.elements(kind, family, self.name, names[length], part)
                     for family in _FAMILIES
                     if length in _PLACES[family]
                 ]

@@ -61,8 +61,9 @@ class AddressDriver:
 
     ``on_input`` may be called before the call that it answers returns. ``on_link`` gets each change of an interface
     (None: it is gone), for those who send on it. ``on_add`` hears of addresses before they are put up, and none is if
-    it answers False; ``on_removed`` of those that are gone, or could not be put up. ``lifetime`` in seconds is the
-    least valid lifetime of addresses, 0 for ever; it is renewed from `start_renewing` on.
+    it answers False; ``on_removed`` of those that are gone, or could not be put up; ``on_strange`` of all of VIPs'
+    addresses that somebody else has put on this node while the driver ran, each time they change. ``lifetime`` in
+    seconds is the least valid lifetime of addresses, 0 for ever; it is renewed from `start_renewing` on.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class AddressDriver:
         on_link: Callable[[str, LinkRecord | None], None] | None = None,
         on_add: Callable[[Sequence[AddressKey]], bool] = lambda keys: True,
         on_removed: Callable[[Sequence[AddressKey]], None] = lambda keys: None,
+        on_strange: Callable[[frozenset[bytes]], None] = lambda addresses: None,
         lifetime: int = 0,
         event_buffer: int = EVENT_BUFFER,
     ) -> None:
@@ -83,7 +85,7 @@ class AddressDriver:
         self._on_input = on_input
         self._on_event = on_event
         self._on_link = on_link
-        self._on_add, self._on_removed = on_add, on_removed
+        self._on_add, self._on_removed, self._on_strange = on_add, on_removed, on_strange
         self._life = AddressLifetime(
             lifetime, clock=clock, held=lambda: self._holder, renew=self._renew, on_event=on_event
         )
@@ -96,6 +98,10 @@ class AddressDriver:
         self._unable: tuple[tuple[VipName, str], ...] | None = None
         self._blocked: frozenset[VipName] = frozenset()
         """VIPs whose address is here and not ours, as last told."""
+        self._native: frozenset[bytes] = frozenset()
+        """Addresses that were here, not ours, when they became a VIP's: the node may live by them."""
+        self._strange: frozenset[bytes] = frozenset()
+        """Those that came later, by another hand."""
         self._cleaned = False
         self._obstacles: dict[str, str] = {}
         self._work: deque[tuple[bool, VipName]] = deque()
@@ -109,7 +115,7 @@ class AddressDriver:
         self._loop = asyncio.get_running_loop()
         self._kernel = Kernel(self._event_buffer)
         self._replan()
-        self._report()
+        self._report(begins=True)
         self._kernel.read_anew = False
         self._loop.add_reader(self._kernel.events, self._on_readable)
 
@@ -153,7 +159,7 @@ class AddressDriver:
         self._vips = {vip.name: vip for vip in vips}
         self._life.configure(vips)
         self._replan()
-        self._report()
+        self._report(begins=True)
 
     @property
     def busy(self) -> bool:
@@ -403,8 +409,8 @@ class AddressDriver:
             return False
         return key.packed in self._configured or self._kernel.links.name(key.ifindex) in self._obstacles
 
-    def _report(self) -> None:
-        """Tells what changed about interfaces, and which VIPs cannot be up here."""
+    def _report(self, *, begins: bool = False) -> None:
+        """Tells what changed about interfaces, and which VIPs cannot be up here. `begins`: with other definitions."""
         kernel = self._kernel
         if self._on_link:
             for name in self._obstacles if kernel.read_anew else kernel.changed:
@@ -422,6 +428,7 @@ class AddressDriver:
                 self._on_event(InterfaceChanged(now, interface, not reason, reason))
         foreign = {name: record for name, planned in self._plans.items() if (record := self._foreign(planned))}
         self._tell_blocked(now, foreign)
+        self._tell_strange(frozenset(r.key.packed for n, r in foreign.items() if n not in self._up), begins)
         reasons = {
             name: planned.obstacle or ("exists_here" if name in foreign else "")
             for name, planned in self._plans.items()
@@ -439,6 +446,15 @@ class AddressDriver:
             if name not in self._blocked and name not in self._up:
                 self._on_event(VipAcquireFailed(now, name, "exists_here", self._there_already(record), 0.0))
         self._blocked = frozenset(foreign)
+
+    def _tell_strange(self, foreign: frozenset[bytes], begins: bool) -> None:
+        if begins or not (self._kernel.keeps_tags or self._cleaned):
+            self._native |= foreign - self._strange
+        self._native &= foreign
+        strange = foreign - self._native
+        if strange != self._strange:
+            self._strange = strange
+            self._on_strange(strange)
 
     def _replan(self) -> None:
         """Packs all requests for the interfaces and the node's own addresses as they are now."""

@@ -133,6 +133,27 @@ def test_a_vip_deleted_by_hand_is_mended(lab: Lab) -> None:
     assert lab.holders()[address] == [OLD]
 
 
+def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> None:
+    """It is that person's address, so it stays; but only the holder answers, and everybody is told."""
+    address = on(lab, OLD)[0]
+    other = OTHERS[0]
+    before = metric(lab, other, "molehill_vip_acquire_failures_total", vip=address, reason="exists_here")
+    with Asker(lab.plan, [address]) as asker:
+        network.batch([f"addr add {address}/16 dev eth0"], lab.plan.namespace(other))
+        until(lambda: told(lab, other, "vip_acquire_failed", vip=address, reason="exists_here"))
+        heard = len(asker.frames)
+        until(lambda: len(asker.frames) > heard + 2 * ENOUGH)
+        assert {frame.node for frame in asker.frames[heard:]} == {OLD}
+    failures = "molehill_vip_acquire_failures_total"
+    until(lambda: metric(lab, other, failures, vip=address, reason="exists_here") == before + 1)
+    network.batch([f"addr del {address}/16 dev eth0"], lab.plan.namespace(other))
+    lab.ask(OLD, "move", {"vip": address, "node": other})
+    until(lambda: lab.holders()[address] == [other])
+    with Asker(lab.plan, [address]) as asker:
+        until(lambda: len(asker.frames) > ENOUGH)
+        assert {frame.node for frame in asker.frames} == {other}
+
+
 def test_a_guard_that_is_killed_is_replaced(lab: Lab) -> None:
     agent, guard = pids(lab, OLD)
     os.kill(guard, signal.SIGKILL)
