@@ -105,10 +105,10 @@ class Agent:
         if configuration.realtime:
             self._loop.set_default_executor(realtime.executor())
         self._state = State(Path(configuration.state_dir))
-        self._guard.claim(Path(configuration.state_dir))
         settings = core_settings(configuration)
         self._settings = settings
         node = Node(settings, self._state.next_incarnation(), draining=self._state.draining)
+        self._guard.claim(Path(configuration.state_dir))
         self._observe(node)
         self._recorder = Recorder(node, Path(configuration.state_dir), clock=clock)
         self._pump = Pump(

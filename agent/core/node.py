@@ -382,7 +382,9 @@ class Node:
 
     @property
     def _mature_at(self) -> float:
-        return self._born + self.settings.timing.mature
+        """Alone it knows of no lease that may still run: whoever it does not hear may have one."""
+        lease = self.settings.lease_bound * (1.0 + DRIFT)
+        return max(self._born + self.settings.timing.mature, self._remembers + lease)
 
     @property
     def _votes_at(self) -> float:

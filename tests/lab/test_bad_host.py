@@ -311,8 +311,8 @@ def test_signals_and_departures(lab_name: str) -> None:
         lab.kill("www2", signal.SIGTERM)
         assert exit_code(lab, "www2") == 0
         assert len(on(lab, "www1")) == 3
-        # A killed agent leaves everything; its next life removes that first, then takes it again.
-        lab.kill("www1", signal.SIGKILL)
+        # An agent killed with its guard leaves everything; its next life removes that first, then takes it again.
+        lab.kill("www1", signal.SIGKILL, everything=True)
         assert exit_code(lab, "www1") == -signal.SIGKILL
         assert len(on(lab, "www1")) == 3
         since = now()
