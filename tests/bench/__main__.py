@@ -25,13 +25,14 @@ from agent.lab.plan import Host, LabError, Plan, with_arguments
 from agent.lab.probing import Probing
 from tests.bench import report
 from tests.bench.fencing import FENCING
+from tests.bench.rivals import RIVALS
 from tests.bench.scenarios import SCENARIOS, Bench, Trial, restore
 from tests.bench.system import SYSTEMS, System, wait_balanced
 
 STALL_LIMITS = {"fast": 0.005, "lan": 0.020, "wan": 0.100}
 """A run with a longer stall of the prober says nothing about the system."""
 
-FAULTS = SCENARIOS | FENCING
+FAULTS = SCENARIOS | FENCING | RIVALS
 
 REDO_FACTOR = 3
 """So many times the wanted runs are tried before the machine is called too busy."""

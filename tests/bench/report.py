@@ -38,6 +38,7 @@ KEYS = {
     "SIGKILL, guard too": "kill-both",
     "SIGSTOP": "hang",
     "SIGSTOP, guard too": "hang-both",
+    "rival": "rival",
 }
 """Word of the command line for each title of a trial."""
 
