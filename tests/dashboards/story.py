@@ -30,6 +30,7 @@ from agent.lab import formation, network  # noqa: E402
 from agent.lab.lab import HTTP_PORT, Lab, down  # noqa: E402
 from agent.lab.plan import generate, prefix_of, with_arguments  # noqa: E402
 from dashboards import FILES  # noqa: E402
+from tests.lab.rival_host import RivalHost  # noqa: E402
 
 NAME = "story"
 RENDER = ROOT.parent / "shared/tools/grafana-render/render.py"
@@ -89,12 +90,14 @@ def tell(lab: Lab) -> dict[str, Any]:
     first, second, third = (node.name for node in lab.plan.nodes)
     steps: list[tuple[str, int, Callable[[], object]]] = [
         ("steady", 40, lambda: None),
-        ("kill", 30, lambda: lab.kill(third, signal.SIGKILL)),
+        ("kill", 30, lambda: lab.kill(third, signal.SIGKILL, everything=True)),
         ("start", 30, lambda: lab.start(third)),
         ("cut", 25, lambda: lab.cut(first)),
         ("heal", 30, lab.heal),
         ("leave", 25, lambda: lab.ask(second, "leave")),
         ("join", 35, lambda: lab.ask(second, "join")),
+        ("freeze", 30, lambda: freeze(lab, second)),
+        ("rival", 20, lambda: claim(lab)),
     ]
     marks: dict[str, Any] = {"nodes": [first, second, third]}
     marks["cluster"] = lab.ask(first, "status")["cluster"]
@@ -105,6 +108,21 @@ def tell(lab: Lab) -> dict[str, Any]:
         pause(seconds)
     marks["end"] = time.time()
     return marks
+
+
+def freeze(lab: Lab, node: str) -> None:
+    """Its kernel falls silent, its guard takes the addresses away, and it comes back."""
+    lab.kill(node, signal.SIGSTOP)
+    pause(3)
+    lab.kill(node, signal.SIGCONT)
+
+
+def claim(lab: Lab) -> None:
+    """A strange host says that it has a VIP."""
+    _, address = next(iter(lab.plan.addresses()))
+    with RivalHost(lab.plan) as rival:
+        rival.claim(address)
+        pause(2)
 
 
 def pause(seconds: float) -> None:
