@@ -3,7 +3,8 @@
     python -m tests.bench.tracing [--runs 20] [--vips 10] [--control] [--json]
 
 Measured from the decision (the first survivor has installed the view) to the last frame of the first announcements:
-by the agents' recorded events, and by a capture at the client. Two labs of the same program differ by a tenth for as
+by the agents' recorded events, and by a capture at the client; and what of it was processor time of the agents, which
+other processes do not delay. Two labs of the same program differ by a tenth for as
 long as they live (which core, which pages, which phase of the heartbeats), so that after every few runs both are made
 anew, the other one first. `--control` measures what is left of that: neither lab traces. Needs root; 10 s a run.
 """
@@ -41,6 +42,8 @@ class Run:
     """Seconds from the decision to the last frame, by recorded events."""
     capture: float
     """The same to the last frame's arrival at the client."""
+    processor: float
+    """Seconds of processor time that both survivors' loops spent on installing the view, acquiring and announcing."""
 
 
 def record_of(lab_directory: Path, node: str) -> Path:
@@ -87,18 +90,24 @@ def made(name: str, vips: int, receiver: Collector | None) -> Iterator[tuple[Lab
     try:
         lab = Lab.create(with_arguments(plan, *arguments), recorded)
         formation.wait_formed(lab, timeout=60)
+        lab.ask(plan.nodes[0].name, "balance")
         with arp.Capture(lab.plan) as capture:
             yield lab, capture
     finally:
         down(name)
 
 
-def events_since(lab: Lab, nodes: list[str], since: float) -> tuple[float, float]:
-    """When the first of these nodes installed the view without the lost one, and the last first announcement."""
+def events_since(lab: Lab, nodes: list[str], since: float) -> tuple[float, float, float]:
+    """When the first of these nodes installed the view without the lost one, the last first announcement, the cost."""
     lines = [json.loads(line) for node in nodes for line in record_of(lab.directory, node).read_text().splitlines()]
     new = [line for line in lines if line["at"] >= since]
     decided = min(line["at"] for line in new if line.get("view") == NODES - 1)
-    return decided, max(line["at"] for line in new if line.get("frame") == "acquire" and line["at"] < decided + 1.0)
+    cost = sum(line["cpu"] for line in new if line.get("view") == NODES - 1 and line["at"] < decided + 1.0)
+    return (
+        decided,
+        max(line["at"] for line in new if line.get("frame") == "acquire" and line["at"] < decided + 1.0),
+        cost,
+    )
 
 
 def failover(lab: Lab, capture: arp.Capture, number: int, traced: bool) -> Run:
@@ -110,9 +119,9 @@ def failover(lab: Lab, capture: arp.Capture, number: int, traced: bool) -> Run:
     since = lab.lose(node)
     wait(lambda: mine <= set().union(*(shares(lab)[other] for other in others)), "taken over")
     select.select([], [], [], 0.5)
-    decided, last = events_since(lab, others, since)
+    decided, last, cost = events_since(lab, others, since)
     seen = [frame.at for frame in capture.frames() if frame.node in others and frame.address in mine]
-    run = Run(traced, len(mine), last - decided, max(seen) - decided)
+    run = Run(traced, len(mine), last - decided, max(seen) - decided, cost)
     lab.reboot(node)
     formation.wait_formed(lab, timeout=60)
     lab.ask(others[0], "balance")
@@ -144,8 +153,8 @@ def measure(runs: int, vips: int, say: Callable[[str], None], control: bool) -> 
                         run = failover(lab, capture, number, traced)
                         found.append(run)
                         word = "on " if traced else "off"
-                        say(f"{number + 1:3} tracing {word} {run.moved} VIPs: {run.events * 1e3:6.2f} ms, "
-                            f"captured {run.capture * 1e3:6.2f} ms")  # fmt: skip
+                        figures = ", ".join(f"{one * 1e3:6.2f}" for one in (run.events, run.capture, run.processor))
+                        say(f"{number + 1:3} tracing {word} {run.moved} VIPs: {figures} ms (events, capture, cpu)")
         return found, len(receiver.all())
 
 
@@ -155,7 +164,7 @@ def mark(traced: bool) -> str:
 
 def summary(runs: list[Run], spans: int) -> dict[str, object]:
     result: dict[str, object] = {"runs": len(runs) // 2, "spans": spans, "target": TARGET}
-    for measure in ("events", "capture"):
+    for measure in ("events", "capture", "processor"):
         on, off = (
             statistics.median(getattr(run, measure) for run in runs if run.traced is traced) for traced in (True, False)
         )
@@ -175,11 +184,11 @@ def main() -> int:
     if args.json:
         print(json.dumps({"summary": result, "runs": [asdict(run) for run in runs]}, indent=1))
         return 0
-    for name in ("events", "capture"):
+    for name in ("events", "capture", "processor"):
         one = result[name]
         assert isinstance(one, dict)
         print(
-            f"decision to last frame, by {name}: tracing on {one['on_median_ms']:.2f} ms, off "
+            f"decision to last frame, {name}: tracing on {one['on_median_ms']:.2f} ms, off "
             f"{one['off_median_ms']:.2f} ms (medians of {args.runs}), ratio {one['ratio']:.3f}, target {TARGET}"
         )
     print(f"{spans} spans arrived")
