@@ -131,7 +131,7 @@ def waits(
     rests: dict[VipName, float] = {}
     silences: dict[Member, float] = {}
     bounds: dict[Member, float] = {}
-    possible: dict[VipName, set[Member]] = {}
+    told_of: set[Member] = set()
     for member in view.members:
         vote = votes[member]
         for vip, rest in vote.join.waits:
@@ -139,11 +139,12 @@ def waits(
         for lost in vote.join.lost:
             if lost.member in view:
                 continue
+            told_of.add(lost.member)
+            if lost.lease_bound <= 0.0:
+                continue  # it has no lease, or said that it let go
             silence = lost.silence + (now - vote.at)
             silences[lost.member] = min(silence, silences.get(lost.member, silence))
             bounds[lost.member] = max(lost.lease_bound, bounds.get(lost.member, 0.0))
-            for vip in lost.vips:
-                possible.setdefault(vip, set()).add(lost.member)
     for member in view.members:
         vote = votes[member]
         old_view = vote.join.old_view
@@ -151,19 +152,18 @@ def waits(
             # Whoever does not give it up has heard it up to then, and may have acknowledged its lease.
             if all(lost.member != lost_one for lost in vote.join.lost):
                 silences[lost_one] = min(now - vote.at, silences[lost_one])
-    for vip, holders in possible.items():
-        rest = max(bounds[member] * (1.0 + DRIFT) - silences[member] for member in holders)
-        rests[vip] = max(rest, rests.get(vip, 0.0))
     # Who was awaited up to now and did not join in time was given up by nobody: it may hold anything.
-    unheard = _old_members(view, votes) - set(view.members) - silences.keys()
+    unheard = _old_members(view, votes) - set(view.members) - told_of
     longest = max((*bounds.values(), *(state.lease_bound for state in states))) if unheard else 0.0
-    if not rests and not longest:
+    lost_rests = (bounds[member] * (1.0 + DRIFT) - silences[member] for member in silences)
+    everywhere = max(longest * (1.0 + DRIFT), *lost_rests, 0.0)
+    if not rests and not everywhere:
         return ()
     result = []
     # What no table has now may come back by a reload before its lease is over.
     names = {spec.name for table in {state.table for state in states} for spec in tables[table]} | rests.keys()
     for vip in sorted(names - held_here):
-        rest = max(rests.get(vip, 0.0), longest * (1.0 + DRIFT))
+        rest = max(rests.get(vip, 0.0), everywhere)
         if rest > 0.0:
             result.append((vip, rest))
     return tuple(result)

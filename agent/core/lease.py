@@ -36,22 +36,28 @@ STEP = 0.25
 class Lease:
     """`bound` in seconds; 0: nothing is leased and everything counts as in force."""
 
-    __slots__ = ("_acknowledged", "_fresh_after", "_lapsed", "_until", "bound", "step")
+    __slots__ = ("_acknowledged", "_fresh_after", "_longer", "_until", "bound", "step")
 
     def __init__(self, bound: float, heartbeat: float) -> None:
+        self.bound = bound
         self.configure(bound, heartbeat)
         self._until = NEVER
-        self._lapsed = False
         self._fresh_after = NEVER
         """A new lease needs a heartbeat sent after this time."""
         self._acknowledged: dict[Member, float] = {}
         """When the newest heartbeat was sent that each fellow member acknowledged."""
 
     def configure(self, bound: float, heartbeat: float) -> None:
-        self.bound, self.step = bound, STEP * heartbeat
+        """A shorter bound is in force at once; a longer one from the next view on, whose members know of it."""
+        self._longer = bound
+        self.bound, self.step = min(bound, self.bound), STEP * heartbeat
 
     def in_force(self, now: float) -> bool:
         return self.bound <= 0.0 or now < self._until
+
+    def remaining(self, now: float) -> float:
+        """Seconds that it still runs; 0 when it does not."""
+        return max(0.0, self._until - now)
 
     def deadline(self) -> float:
         """When it lapses; infinite when there is none."""
@@ -59,6 +65,9 @@ class Lease:
 
     def new_view(self, view: View) -> None:
         """Who is no member any more has no word in it. What a member acknowledged in former views still counts."""
+        if self._longer > self.bound:
+            self.bound = self._longer
+            self._acknowledged.clear()  # by members who reckoned with the shorter one
         self._acknowledged = {member: sent for member, sent in self._acknowledged.items() if member in view}
 
     def acknowledged(self, member: Member, sent: float) -> None:
@@ -90,7 +99,7 @@ class Lease:
         """It is not in force any more, by the clock or by the kernel's word."""
         if self._until == NEVER:
             return []
-        self._until, self._lapsed, self._fresh_after = NEVER, True, now
+        self._until, self._fresh_after = NEVER, now
         return [LeaseLost(now, "fast")]
 
     def drop(self, now: float) -> None:

@@ -59,12 +59,15 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An old fellow member that has not joined: how long ago it was heard, and what it may still hold (R9)."""
+    """An old fellow member that has not joined, and how long ago it was heard (R9).
+
+    It may hold any VIP that no joiner declares: what it was given last, this member may not have heard.
+    """
 
     member: Member
     silence: float
     lease_bound: float
-    vips: tuple[VipName, ...]
+    """0: it holds nothing under a lease, or said that it has let go."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class Node:
         out: list[Output] = []
         if self._last is None:
             out.append(Started(now, self.me))
-            self._born = self._remembers = self._beats.next_at = now
+            self._born = self._beats.next_at = now
+            self._forget(now)
             out += self.membership.start(now, "start")
         else:
             out += self._check_stall(now, now - self._last)
@@ -386,6 +387,11 @@ class Node:
         lease = self.settings.lease_bound * (1.0 + DRIFT)
         return max(self._born + self.settings.timing.mature, self._remembers + lease)
 
+    def _forget(self, now: float) -> None:
+        """What it acknowledged before it does not know."""
+        self._remembers = now
+        self.serving.voting = now >= self._votes_at
+
     @property
     def _votes_at(self) -> float:
         """Before this node forgot it may have acknowledged a lease: until that is surely over it has no vote."""
@@ -404,10 +410,13 @@ class Node:
             return []
         membership.peers.forgive(now)
         view = membership.view
-        yields = gap > timeout and view is not None and len(view.members) > 1
+        # Nobody takes over from a node that is alone, but one that may have started and matured since.
+        alone = view is not None and len(view.members) == 1
+        limit = max(timeout, self.settings.timing.mature) if alone and self.lease.bound > 0.0 else timeout
+        yields = gap > limit and view is not None and (not alone or self.lease.bound > 0.0)
         out: list[Output] = [Stalled(now, gap, yields)]
         if yields:
-            out += self.serving.release_everything(now, Cause.LEASE)
+            out += self.serving.slept(now)
             out += membership.begin(now, "stall")
         return out
 
@@ -416,8 +425,11 @@ class Node:
             return []  # the process is ending
         self.departure.undo()
         if self.membership.active:
-            return []
-        self._born = self._remembers = self._beats.next_at = now
+            # Forced to let go, it has no orders any more, while the record still gives it its VIPs.
+            again = self.serving.yielded and self.membership.operational
+            return list(self.membership.begin(now, "return")) if again else []
+        self._born = self._beats.next_at = now
+        self._forget(now)
         return list(self.membership.start(now, "return"))
 
     def _fenced(self, now: float) -> list[Output]:
@@ -426,7 +438,7 @@ class Node:
             return []
         leaving = self.serving.leaving
         out: list[Output] = list(self.departure.fenced(now))
-        self._remembers = now
+        self._forget(now)
         return out if leaving else out + list(self.membership.start(now, "return"))
 
     def _ask(self, now: float, item: BalanceRequested | MoveRequested) -> list[Output]:

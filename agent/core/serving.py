@@ -18,7 +18,7 @@ from agent.core.events import (
 )
 from agent.core.gather import Declaration, Installed
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
-from agent.core.install import first_record
+from agent.core.install import DRIFT, first_record
 from agent.core.lease import Lease
 from agent.core.messages import Install, Lost, Requests
 from agent.core.ownership import Order, Ownership, Phase
@@ -47,6 +47,10 @@ Outputs = list[Effect | Event]
 
 HARDWARE_MAX = 64
 """Hardware addresses of one member that are remembered: more interfaces carry nobody's VIPs."""
+
+
+WAIT_MAX = 10.0
+"""Leases, or failure timeouts, of this node's own that it waits for anybody's at most: a wrong peer may say an hour."""
 
 
 class Serving:
@@ -122,40 +126,28 @@ class Serving:
             digest=self.settings.digest,
             table=self.table,
             specs=None if alike else self.specs,
-            lease_bound=self.settings.lease_bound,
+            # One that runs may have begun under other settings.
+            lease_bound=max(self.settings.lease_bound, self.lease.remaining(now)),
             yielded=self._yielded,
             hardware=self.hardware,
         )
         waits = tuple(
-            (vip, until - now)
-            for vip, until in self._not_before.items()
-            if until > now and vip not in self.ownership.holdings
+            (vip, until - now) for vip, until in self._not_before.items() if until > now and vip not in state.held
         )
         return Declaration(state, self.specs, self._lost(now, missing, peers), waits)
 
     def _lost(self, now: float, missing: frozenset[Member], peers: Peers) -> tuple[Lost, ...]:
-        """R9: what old fellow members may still hold under a lease."""
-        record = self.record
-        if record is None or max(self._lease_bounds.values(), default=0.0) <= 0.0:
+        """R9: how long ago old fellow members were heard that may hold something under a lease."""
+        if self.record is None or max(self._lease_bounds.values(), default=0.0) <= 0.0:
             return ()
-        names = {member.name for member in missing}
-        # A lost coordinator may have given them VIPs by decisions that were lost with it.
-        blind = record.view.id.coordinator in missing
-        kept = {vip for vip, owner in record.owners.items() if owner not in names}
-        loose = {spec.name for spec in record.specs} - kept if blind else set()
         lost = []
         for member in sorted(missing):
             bound = self._lease_bounds.get(member.name, 0.0)
             peer = peers.named(member.name)
             if bound <= 0.0 or (peer is not None and peer.departed is not None):
-                lost.append(Lost(member, 0.0, 0.0, ()))
-                continue
-            owned = {vip for vip, owner in record.owners.items() if owner == member.name} | loose
-            for (vip, giver), handover in record.handovers.items():
-                if member.name in (giver, handover.move.taker):
-                    owned.add(vip)
-            silence = now - peer.heard if peer is not None else 0.0
-            lost.append(Lost(member, silence, bound, tuple(sorted(owned))))
+                lost.append(Lost(member, 0.0, 0.0))
+            else:
+                lost.append(Lost(member, now - peer.heard if peer is not None else 0.0, bound))
         return tuple(lost)
 
     def requests(self, now: float, matured: bool) -> Requests:
@@ -224,7 +216,8 @@ class Serving:
         self._yielded = False
         self._open_round = None
         self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
-        self._not_before = {vip: now + wait for vip, wait in install.waits}
+        most = WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
+        self._not_before = {vip: now + min(wait, most) for vip, wait in install.waits}
         self._neighbours_after = now + self.settings.timing.heartbeat
         self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
         self._take_orders(now, install, former, left, change, peers)
@@ -392,6 +385,14 @@ class Serving:
     def _release_cause(self, vip: VipName) -> Cause:
         return self._release_causes.get(vip, Cause.MERGE)
 
+    def slept(self, now: float) -> Outputs:
+        """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
+        longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
+        if longest > 0.0:
+            names = self._own if self.record is None else self._own | {spec.name for spec in self.record.specs}
+            self._not_before = {vip: max(now + longest, self._not_before.get(vip, now)) for vip in sorted(names)}
+        return self.release_everything(now, Cause.LEASE)
+
     def release_everything(self, now: float, cause: Cause) -> Outputs:
         """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
         self._orders = {}
@@ -413,6 +414,11 @@ class Serving:
             # Nobody was answered meanwhile, and what was announced did not leave the machine.
             out += self.ownership.announce(now, list(self.ownership.holdings), Occasion.REPEAT)
         return out
+
+    @property
+    def yielded(self) -> bool:
+        """It has let go of everything, and has no orders before the next view."""
+        return self._yielded
 
     def let_go_of_lapsed(self, now: float) -> Outputs:
         """While gathering: what it does not declare (see `declare`) it must not hold."""

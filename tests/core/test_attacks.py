@@ -141,7 +141,7 @@ def test_who_was_awaited_and_did_not_join_is_waited_for() -> None:
 
 
 def test_whose_departure_was_said_is_not_waited_for() -> None:
-    gone = (Lost(A, 0.0, 0.0, ()), Lost(C, 0.0, 0.0, ()))
+    gone = (Lost(A, 0.0, 0.0), Lost(C, 0.0, 0.0))
     view = View(ViewId(4, B), (B,))
     assert waits(view, {B: Vote(join(B, bound=2.0, lost=gone), at=1.0)}, {"t": SPECS}, 1.0) == ()
 

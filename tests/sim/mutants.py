@@ -207,21 +207,6 @@ def _waits_forgotten() -> list[Change]:
     return [(serving.Serving, "declare", changed)]
 
 
-def _waits_for_known_owners_only() -> list[Change]:
-    """R9: what a lost coordinator decided last, and nobody else has heard, is not thought of."""
-    lost = serving.Serving._lost
-
-    def changed(self: Any, now: float, missing: Any, peers: Any) -> Any:
-        owned: dict[Any, set[Any]] = {}
-        for vip, owner in self.record.owners.items() if self.record is not None else ():
-            owned.setdefault(owner, set()).add(vip)
-        return tuple(
-            replace(one, vips=tuple(sorted(owned.get(one.member.name, ())))) for one in lost(self, now, missing, peers)
-        )
-
-    return [(serving.Serving, "_lost", changed)]
-
-
 def _no_forgiveness() -> list[Change]:
     """R11: who was late himself judges at once."""
     return [(Peers, "forgive", lambda self, now: None)]
@@ -270,7 +255,6 @@ MUTANTS: dict[str, Callable[[], list[Change]]] = {
         _failure_counts_as_held,
         _no_waits,
         _waits_forgotten,
-        _waits_for_known_owners_only,
         _no_forgiveness,
         _holds_after_stall,
         _keeps_redefined,
