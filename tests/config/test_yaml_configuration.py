@@ -147,9 +147,6 @@ def test_notes_say_what_is_not_in_force(tmp_path: Path) -> None:
     assert [(problem.line, problem.what) for problem in found] == [
         (line(row), f"not in force yet: {name}")
         for row, name in (
-            ("conflict:", "conflict.probe"),
-            ("conflict:", "conflict.policy"),
-            ("realtime:", "realtime"),
             ("checks:", "checks"),
             ("hooks:", "hooks"),
             ("    checks:", "checks of VIP 'web'"),

@@ -27,6 +27,7 @@ from agent.lab.plan import generate
 from exporters.witness_agents import Agents, Said
 from exporters.witness_metrics import MACS_MAX, Heard, Round, RoundCollector
 from exporters.witness_plan import Plan, WitnessError, add_arguments, from_arguments
+from tests.lab.rival_host import RivalHost
 
 CONFIGURATION = """
 cluster: www
@@ -286,20 +287,17 @@ def test_it_sees_health_a_duplicate_a_dead_agent_and_a_dead_interface(lab: Lab) 
         assert column(found, "vip_claims") == dict.fromkeys(vips, 1.0)
         assert found[("views", "")] == 1
         assert all(0 < seconds < 0.4 for seconds in column(found, "answer_seconds").values())
-        for vip, address in [
-            next(p for p in lab.plan.addresses() if "." in p[1]),
-            next(p for p in lab.plan.addresses() if ":" in p[1]),
-        ]:
-            other = next(node.name for node in lab.plan.nodes if node.name not in lab.holders()[address])
-            length = 32 if "." in address else 128
-            namespace = lab.plan.namespace(other)
-            network.batch([f"address add {address}/{length} dev {lab.plan.interfaces[0]} nodad"], namespace)
-            try:
+        with RivalHost(lab.plan) as rival:
+            for vip, address in [
+                next(p for p in lab.plan.addresses() if "." in p[1]),
+                next(p for p in lab.plan.addresses() if ":" in p[1]),
+            ]:
+                length = 32 if "." in address else 128
+                rival.take(address, length)
                 took = until(lambda vip=vip: column(scrape(), "answering_macs")[vip] == 2)  # type: ignore[misc]
                 assert took < 2.0
-            finally:
-                network.batch([f"address del {address}/{length} dev {lab.plan.interfaces[0]}"], namespace)
-            until(lambda: column(scrape(), "answering_macs") == dict.fromkeys(vips, 1.0))
+                rival.give_up(address, length)
+                until(lambda: column(scrape(), "answering_macs") == dict.fromkeys(vips, 1.0))
         lab.kill("www3")
         until(lambda: scrape()[("agents_reached", "")] == 2)
         assert scrape()[("agents_configured", "")] == 3

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,10 +161,12 @@ def raw_http(lab: Lab, node: str, data: bytes) -> bytes:
     """What the node's HTTP port answers to these bytes until it hangs up."""
     with socket.create_connection((lab.plan.node(node).management, HTTP_PORT), timeout=5) as sock:
         sock.sendall(data)
-        try:
-            return b"".join(iter(lambda: sock.recv(65536), b""))
-        except ConnectionResetError:
-            return b""
+        answer = b""
+        # Who hangs up with something unread resets the connection, after its answer.
+        with suppress(ConnectionResetError):
+            while part := sock.recv(65536):
+                answer += part
+        return answer
 
 
 _SAMPLE = re.compile(r"^(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,9 @@ ExecStart=
 ExecStart={python} /opt/hold.py
 """
 
+SOURCE, LIBRARIES = "/opt/source", "/opt/libraries"
+PACKAGES = Path(next(path for path in sys.path if path.endswith("site-packages")))
+
 pytestmark = pytest.mark.netns
 
 
@@ -77,7 +81,9 @@ class Machine:
         run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
         self._install()
         words = ["systemd-nspawn", "-D", str(self.root), "--register=no", "--keep-unit", "--private-network", "--boot"]
-        words += [f"--bind-ro={ROOT}", "--console=pipe", "systemd.unit=multi-user.target"]
+        # Under names of their own: /tmp and the like are other file systems in there.
+        words += [f"--bind-ro={ROOT}:{SOURCE}", f"--bind-ro={PACKAGES}:{LIBRARIES}"]
+        words += ["--console=pipe", "systemd.unit=multi-user.target"]
         with (self._directory / "console").open("wb") as console:
             self._boot = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         until(lambda: self.leader() is not None, self.console)
@@ -85,6 +91,9 @@ class Machine:
 
     def down(self) -> None:
         if self._boot is not None:
+            # With its process 1 goes all that is in it; the container's manager would leave it running.
+            if (leader := self.leader()) is not None:
+                os.kill(leader, signal.SIGKILL)
             self._boot.kill()
             self._boot.wait()
         for each in (self.root, self._directory / "layers"):
@@ -96,14 +105,13 @@ class Machine:
             shutil.rmtree(each)
         (self.root / "etc" / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
         (self.root / "etc" / "fstab").unlink(missing_ok=True)
-        packages = Path(next(path for path in sys.path if path.endswith("site-packages")))
         program = self.root / "usr" / "local" / "bin" / "molehill"
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT}:{packages} exec {PYTHON} -m agent "$@"\n')
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE}:{LIBRARIES} exec {PYTHON} -m agent "$@"\n')
         program.chmod(0o755)
         shutil.copy(ROOT / "agent" / "systemd" / "molehill.service", system)
         drop_ins = system / "molehill.service.d"
         drop_ins.mkdir()
-        (drop_ins / "hold.conf").write_text(DROP_IN.format(root=ROOT, python=PYTHON))
+        (drop_ins / "hold.conf").write_text(DROP_IN.format(root=SOURCE, python=PYTHON))
         (self.root / "opt" / "hold.py").write_text(HOLD)
         run("systemd-sysusers", f"--root={self.root}", str(ROOT / "agent" / "systemd" / "molehill.sysusers.conf"))
 
