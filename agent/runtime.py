@@ -331,7 +331,7 @@ class Agent:
 
     def _snapshot(self) -> object:
         """Who asks right after an order sees what it did."""
-        self._bus.drain()
+        self._bus.settle()
         return self._status.snapshot().model_dump(mode="json")
 
     def _receive(self, sender: Member, message: Message) -> None:

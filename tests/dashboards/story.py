@@ -58,7 +58,8 @@ def record(directory: Path) -> None:
     directory.mkdir(parents=True)
     plan = generate(NAME, 3, 6, network.free_management_network())
     # Nobody listens there; without an address of a collector there would be no exemplars.
-    lab = Lab.create(with_arguments(plan, "--set", "tracing.endpoint=http://127.0.0.1:4318"))
+    settings = ("tracing.endpoint=http://127.0.0.1:4318", "partition=quorum")
+    lab = Lab.create(with_arguments(plan, *(part for text in settings for part in ("--set", text))))
     try:
         formation.wait_formed(lab)
         (directory / "prometheus.yml").write_text(json.dumps(scrape_configuration(lab)))  # JSON is YAML.

@@ -1,7 +1,7 @@
 import asyncio
 import io
 
-from agent.core.events import BecameMature, Event
+from agent.core.events import BecameMature, Event, GatherStarted
 from exporters import bus as bus_module
 from exporters.bus import Bus
 
@@ -48,6 +48,40 @@ async def test_the_loop_gets_its_turn_between_slices() -> None:
     assert sum(slices) == 20
     assert max(slices) <= bus_module.SLICE / 0.001 + 1
     assert bus_module.SLICE + 0.001 < 0.005
+
+
+async def test_who_asks_sees_what_happened_before() -> None:
+    """However slowly: an order that made many events is over when its answer is read."""
+    seen: list[float] = []
+    now = 0.0
+
+    def observe(it: Event) -> None:
+        nonlocal now
+        now += 0.01
+        seen.append(it.at)
+
+    bus = Bus(asyncio.get_running_loop(), timer=lambda: now)
+    bus.subscribe("slow", observe)
+    for number in range(bus_module.SETTLED + 1):
+        bus.publish(event(number))
+    bus.settle()
+    assert len(seen) == bus_module.SETTLED
+    bus.flush()
+
+
+async def test_nothing_is_observed_while_a_fail_over_is_under_way() -> None:
+    now = 0.0
+    seen: list[float] = []
+    bus = Bus(asyncio.get_running_loop(), timer=lambda: now)
+    bus.subscribe("any", lambda it: seen.append(it.at))
+    bus.publish(event(0))
+    now = bus_module.DELAY
+    bus.publish(GatherStarted(0.0, 2, "suspect"))
+    bus._drain_when_calm()
+    assert seen == [], "put off"
+    now += bus_module.LATEST
+    bus._drain_when_calm()
+    assert len(seen) == 2, "but not for ever"
 
 
 async def test_a_flood_leaves_the_loop_responsive() -> None:
