@@ -12,7 +12,7 @@ What may go wrong with that, and what is done:
   runs); at nice 0 and 5 ms by 20 and 51 (one run). Threads that the loop starts would begin at nice 0: it uses those
   of `executor`, which are started before.
 - *The kernel kills who computes for too long* without sleeping, where RLIMIT_RTTIME is set (keepalived's default of
-  10 ms ended its own start-up; reference/BASELINE.md 2). With a finite limit the agent stays at ordinary priority.
+  10 ms ended its own start-up, six times of six). With a finite limit the agent stays at ordinary priority.
 - *A loop that spins* leaves ordinary programs 5 % of each second (sched_rt_runtime_us, or the fair server since Linux
   6.12): a person can still log in and stop it.
 - *Locked memory has a limit*, and an agent that reaches it gets no more memory at all: it is locked only where

@@ -94,6 +94,8 @@ class Agent:
         self._warnings = (*loaded.warnings, *notes(loaded.configuration))
         self._crashed: Exception | None = None
         self._serving = False
+        self._state_told = ""
+        """The core's state as it was told last."""
         self._unleased = False
         """There is no fast lease on this machine although it is wanted."""
 
@@ -152,7 +154,7 @@ class Agent:
                 self._log.say(Level.WARNING, "realtime", refused, clock())
         self._presence.start()
         self._guard.tables(self._presence.filters)
-        self._guard.watch(PATIENCE * self._settings.timing.failure_timeout)
+        self._have_watched("")
         self._serving = True
         self._pump.start()
 
@@ -289,6 +291,11 @@ class Agent:
 
     # The guard.
 
+    def _have_watched(self, state: str) -> None:
+        """A node that has left has nothing to do, and no reason to be stepped: it does not hang."""
+        self._state_told = state
+        self._guard.watch(0.0 if state == "LEFT" else PATIENCE * self._settings.timing.failure_timeout)
+
     def _fenced(self) -> None:
         """It has spoken for this agent, which goes on."""
         self._engine.outlive()
@@ -326,6 +333,7 @@ class Agent:
                 self._loop.call_soon(self._prepare_last_words, view.id)
             case StateChanged(state=state):
                 self._notifier.status(state)
+                self._have_watched(state)
                 if state == "LEFT":
                     self._prepare_last_words(None)
 
@@ -406,7 +414,7 @@ class Agent:
         self._configuration, self._settings = configuration, settings
         # Before the core, which may order what is new here within the same step.
         self._presence.reconfigure(_wishes(configuration, settings))
-        self._guard.watch(PATIENCE * settings.timing.failure_timeout)
+        self._have_watched(self._state_told)
         self._pump.submit(Reconfigured(settings))
         self._observers.configure(
             settings,

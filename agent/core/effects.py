@@ -53,7 +53,7 @@ class HoldLease:
     """The kernel answers for this node's VIPs until `until`, and not longer, whatever becomes of the agent.
 
     `fresh` False: a renewal, which must fail when the lease has lapsed meanwhile (answer: `LeaseLapsed`).
-    `fresh` True: a new lease, taken up by the rule of DESIGN 5.
+    `fresh` True: a new lease, begun by rule R15 (docs/protocol.md).
     """
 
     until: float

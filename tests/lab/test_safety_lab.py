@@ -13,7 +13,7 @@ import pytest
 from agent.lab import network
 from agent.lab.lab import Lab, now
 from tests.bench.fencing import Asker, answered_by_two, pids, silent_for
-from tests.lab.clusters import cluster, events, members, metric, on, until
+from tests.lab.clusters import always, cluster, events, held_once, members, metric, on, until
 
 pytestmark = pytest.mark.lab
 
@@ -152,6 +152,20 @@ def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> No
     with Asker(lab.plan, [address]) as asker:
         until(lambda: len(asker.frames) > ENOUGH)
         assert {frame.node for frame in asker.frames} == {other}
+
+
+def test_the_guard_of_a_node_that_left_and_is_alone_stays(lab_name: str) -> None:
+    """It is not stepped any more, having nothing to do; that is no hang."""
+    with cluster(lab_name, 1, 1) as lab:
+        guard = pids(lab, OLD)[1]
+        lab.ask(OLD, "leave")
+        always(lambda: pids(lab, OLD)[1] == guard, 2.0)
+        lab.ask(OLD, "join")
+        until(lambda: held_once(lab))
+        agent, guard = pids(lab, OLD)
+        os.kill(agent, signal.SIGSTOP)  # and it watches again
+        until(lambda: on(lab, OLD) == [])
+        os.kill(agent, signal.SIGCONT)
 
 
 def test_a_guard_that_is_killed_is_replaced(lab: Lab) -> None:
