@@ -102,14 +102,16 @@ class Peer:
 class Peers:
     """All other nodes ever heard, by name; each in its latest life only."""
 
-    __slots__ = ("_by_name", "timing")
+    __slots__ = ("_by_name", "_ordered", "timing")
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self._by_name: dict[NodeName, Peer] = {}
+        self._ordered: list[Peer] = []
+        """By name, made anew when somebody comes or goes: it is asked for in every step."""
 
     def all(self) -> list[Peer]:
-        return [self._by_name[name] for name in sorted(self._by_name)]
+        return list(self._ordered)
 
     def get(self, member: Member) -> Peer | None:
         """The peer in exactly this life."""
@@ -129,6 +131,7 @@ class Peers:
                 return None, False
             peer = Peer(member, now, now)
             self._by_name[member.name] = peer
+            self._ordered = [self._by_name[name] for name in sorted(self._by_name)]
             return peer, True
         fresh = self.colour(member, now) is Colour.RED
         peer.heard = peer.judged = now
@@ -147,15 +150,16 @@ class Peers:
     def colour(self, member: Member, now: float) -> Colour:
         """RED too for a life that is over and for a peer that said goodbye."""
         peer = self.get(member)
-        if peer is None or peer.departed is not None:
-            return Colour.RED
-        # The same sum as in `red_at`: a difference might round to just below the limit when the deadline has come.
-        if now >= peer.judged + self.timing.failure_timeout:
+        if peer is None or self._gone(peer, now):
             return Colour.RED
         return Colour.YELLOW if now - peer.judged >= self.timing.late else Colour.GREEN
 
+    def _gone(self, peer: Peer, now: float) -> bool:
+        # The same sum as in `red_at`: a difference might round to just below the limit when the deadline has come.
+        return peer.departed is not None or now >= peer.judged + self.timing.failure_timeout
+
     def alive(self, now: float) -> list[Peer]:
-        return [peer for peer in self.all() if self.colour(peer.member, now) is not Colour.RED]
+        return [peer for peer in self._ordered if not self._gone(peer, now)]
 
     def red_at(self, member: Member) -> float:
         """When this peer turns RED if it stays silent."""
