@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.core.ids import Member, NodeName, VipName
-from agent.core.messages import Install, Join, Recovered
+from agent.core.messages import OTHERS, Install, Join, Recovered
 from agent.core.placement import Candidate, Placement, merge_tables, place
 from agent.core.record import HandOver, Record, conflict_move
 from agent.core.view import Entry, MemberState, View, VipSpec
@@ -129,13 +129,19 @@ def waits(
     states = [votes[member].join.state for member in view.members]
     held_here = {vip for state in states for vip in state.held}
     rests: dict[VipName, float] = {}
+    unnamed: list[tuple[float, set[VipName]]] = []
+    """What is left for VIPs that a joiner's view did not know, and those that it knew."""
     silences: dict[Member, float] = {}
     bounds: dict[Member, float] = {}
     told_of: set[Member] = set()
     for member in view.members:
         vote = votes[member]
         for vip, rest in vote.join.waits:
-            rests[vip] = max(rest - (now - vote.at), rests.get(vip, 0.0))
+            left = rest - (now - vote.at)
+            if vip == OTHERS:
+                unnamed.append((left, {spec.name for spec in tables[vote.join.state.table]}))
+            else:
+                rests[vip] = max(left, rests.get(vip, 0.0))
         for lost in vote.join.lost:
             if lost.member in view:
                 continue
@@ -157,13 +163,14 @@ def waits(
     longest = max((*bounds.values(), *(state.lease_bound for state in states))) if unheard else 0.0
     lost_rests = (bounds[member] * (1.0 + DRIFT) - silences[member] for member in silences)
     everywhere = max(longest * (1.0 + DRIFT), *lost_rests, 0.0)
-    if not rests and not everywhere:
+    if not rests and not everywhere and not unnamed:
         return ()
-    result = []
+    others = max(everywhere, *(left for left, _ in unnamed), 0.0)
+    result = [(OTHERS, others)] if others else []
     # What no table has now may come back by a reload before its lease is over.
     names = {spec.name for table in {state.table for state in states} for spec in tables[table]} | rests.keys()
     for vip in sorted(names - held_here):
-        rest = max(rests.get(vip, 0.0), everywhere)
+        rest = max(rests.get(vip, 0.0), everywhere, *(left for left, known in unnamed if vip not in known))
         if rest > 0.0:
             result.append((vip, rest))
     return tuple(result)
@@ -178,7 +185,8 @@ def first_record(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) ->
     """The agreed record with which a view begins."""
     view = install.view
     specs, knows = merged(view, install.states, tables)
-    owners = dict(install.owners)
+    known = {spec.name for spec in specs}
+    owners = {vip: owner for vip, owner in install.owners if vip in known}
     names = view.names()
     return Record(
         view=view,
@@ -189,6 +197,8 @@ def first_record(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) ->
         mature=install.mature,
         owners=owners,
         handovers={
-            (vip, loser): HandOver(conflict_move(vip, loser, owners[vip]), 0) for vip, loser in install.conflicts
+            (vip, loser): HandOver(conflict_move(vip, loser, owners[vip]), 0)
+            for vip, loser in install.conflicts
+            if vip in known
         },
     )

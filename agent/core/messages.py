@@ -57,6 +57,11 @@ class Heartbeat:
     requests: Requests
 
 
+OTHERS = VipName("all others")
+"""Among the waits: every VIP that no table of the view names. A lost member may hold what only it knew of, and a node
+or a reload may bring that VIP into a later view. (No configuration can name a VIP so: names have no spaces.)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """An old fellow member that has not joined, and how long ago it was heard (R9).
@@ -87,7 +92,7 @@ class Join:
     lost: tuple[Lost, ...]
     state: MemberState
     waits: tuple[tuple[VipName, float], ...] = ()
-    """What is left of the waits that earlier Installs began (R9), in seconds from now."""
+    """What is left of the waits that earlier Installs began (R9), in seconds from now; see `OTHERS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class Install:
     conflicts: tuple[tuple[VipName, NodeName], ...]
     """VIP and losing holder: it releases and says so (R13)."""
     waits: tuple[tuple[VipName, float], ...]
-    """Seconds from receipt before which a VIP may not be acquired (R9); absent: at once."""
+    """Seconds from receipt before which a VIP may not be acquired (R9); absent: at once. See `OTHERS`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from agent.core.gather import Declaration, Installed
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.install import DRIFT, first_record
 from agent.core.lease import Lease
-from agent.core.messages import Install, Lost, Requests
+from agent.core.messages import OTHERS, Install, Lost, Requests
 from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
 from agent.core.record import Record, table_of
@@ -132,10 +132,15 @@ class Serving:
             yielded=self._yielded,
             hardware=self.hardware,
         )
-        waits = tuple(
-            (vip, until - now) for vip, until in self._not_before.items() if until > now and vip not in state.held
-        )
-        return Declaration(state, self.specs, self._lost(now, missing, peers), waits)
+        return Declaration(state, self.specs, self._lost(now, missing, peers), self._waits(now, state.held))
+
+    def _waits(self, now: float, held: tuple[VipName, ...]) -> tuple[tuple[VipName, float], ...]:
+        not_before = self._not_before
+        if not_before.get(OTHERS, now) > now:
+            # What a reload brought since was none of those that the view knew.
+            known = {spec.name for spec in self.record.specs} if self.record is not None else set()
+            not_before = dict.fromkeys(sorted(self._own - known), not_before[OTHERS]) | not_before
+        return tuple((vip, until - now) for vip, until in not_before.items() if until > now and vip not in held)
 
     def _lost(self, now: float, missing: frozenset[Member], peers: Peers) -> tuple[Lost, ...]:
         """R9: how long ago old fellow members were heard that may hold something under a lease."""
@@ -390,7 +395,9 @@ class Serving:
         """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
         longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
         if longest > 0.0:
-            names = self._own if self.record is None else self._own | {spec.name for spec in self.record.specs}
+            names = self._own | {OTHERS}
+            if self.record is not None:
+                names |= {spec.name for spec in self.record.specs}
             self._not_before = {vip: max(now + longest, self._not_before.get(vip, now)) for vip in sorted(names)}
         return self.release_everything(now, Cause.LEASE)
 

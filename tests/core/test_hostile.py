@@ -30,7 +30,7 @@ from agent.core.inputs import (
     Timer,
     VipsUnable,
 )
-from agent.core.messages import Decide, Heartbeat, Install, Join, Leave, Message
+from agent.core.messages import OTHERS, Decide, Heartbeat, Install, Join, Leave, Message
 from agent.core.node import Node
 from agent.core.plausible import EPOCH_LEAP
 from agent.core.settings import MEMBERS_MAX, UNSTABLE_MAX, Timing
@@ -132,7 +132,7 @@ class Liar:
         return max(0, min(2**53, self.rng.choice((*logs, 0, 2**53)) + self.rng.choice((-1, 0, 1, 1, 40))))
 
     def vip(self) -> VipName:
-        return VipName(self.rng.choice([*(vip.name for vip in POOL), "strange", "10.9.9.9"]))
+        return VipName(self.rng.choice([*(vip.name for vip in POOL), "strange", "10.9.9.9", OTHERS]))
 
     def twist(self, value: Any) -> Any:
         """The same shape, with what is random replaced by what fits (mostly)."""

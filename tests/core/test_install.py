@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.core.ids import Member, NodeName, ViewId, VipName
 from agent.core.install import DRIFT, Vote, compose
-from agent.core.messages import Join, Lost
+from agent.core.messages import OTHERS, Join, Lost
 from agent.core.view import Entry, MemberState, Standing, StandingChanged, View, VipSpec
 
 A, B, C = (Member(NodeName(name), 1) for name in "abc")
@@ -47,8 +49,8 @@ def test_a_lost_holders_lease_is_waited_for_from_the_last_sign_anyone_had() -> N
     votes = {B: vote(B, ("v0",), lost=(by_b,)), C: vote(C, ("v1",), lost=(by_c,))}
     install, _ = compose(view, votes, {"t": SPECS}, now=100.1)
     # v1 is held by C itself, so only v2 waits: 0.8 s and drift from 0.3 s before C's Join, which came 0.1 s ago.
-    assert [vip for vip, _ in install.waits] == ["v2"]
-    assert install.waits[0][1] == pytest.approx(0.8 * (1 + DRIFT) - 0.3 - 0.1)
+    assert [vip for vip, _ in install.waits] == [OTHERS, "v2"]
+    assert install.waits[1][1] == pytest.approx(0.8 * (1 + DRIFT) - 0.3 - 0.1)
 
 
 def test_a_lease_that_is_over_is_not_waited_for() -> None:
@@ -63,8 +65,27 @@ def test_who_does_not_give_a_holder_up_has_heard_it_until_then() -> None:
     view = View(ViewId(4, B), (B, C))
     over = Lost(A, silence=0.9, lease_bound=0.8)
     install, _ = compose(view, {B: vote(B, (), lost=(over,)), C: vote(C, ())}, {"t": SPECS}, 100.1)
-    assert [rest for _, rest in install.waits] == pytest.approx([0.8 * (1 + DRIFT) - 0.1] * len(SPECS))
-    assert [vip for vip, _ in install.waits] == [spec.name for spec in SPECS], "it may hold any of them"
+    assert [rest for _, rest in install.waits] == pytest.approx([0.8 * (1 + DRIFT) - 0.1] * (1 + len(SPECS)))
+    assert [vip for vip, _ in install.waits] == [OTHERS, *(spec.name for spec in SPECS)], "it may hold any of them"
+
+
+def test_what_only_a_lost_member_knew_is_waited_for_when_another_brings_it() -> None:
+    """A alone may hold v2: B's table has it no more, and C, which joins later, has it still."""
+    fewer = SPECS[:2]
+    alone = vote(B, (), lost=(Lost(A, silence=0.3, lease_bound=0.8), Lost(C, 0.0, 0.0)))
+    install, _ = compose(View(ViewId(4, B), (B,)), {B: alone}, {"t": fewer}, 100.0)
+    rest = 0.8 * (1 + DRIFT) - 0.3
+    assert install.waits == ((OTHERS, pytest.approx(rest)), ("v0", pytest.approx(rest)), ("v1", pytest.approx(rest)))
+    known = {"t": fewer, "u": SPECS}
+    # B held v0 and v1 back for as long as was needed and then served them; nothing says so of v2.
+    again = vote(B, (), lost=())
+    again = replace(again, join=replace(again.join, old_view=None, waits=((OTHERS, 0.4),)))
+    newcomer = vote(C, ())
+    newcomer = replace(
+        newcomer, join=replace(newcomer.join, old_view=None, state=replace(newcomer.join.state, table="u"))
+    )
+    install, _ = compose(View(ViewId(5, B), (B, C)), {B: again, C: newcomer}, known, 100.1)
+    assert install.waits == ((OTHERS, pytest.approx(0.3)), ("v2", pytest.approx(0.3)))
 
 
 def test_of_two_holders_the_larger_old_view_keeps_then_the_lower_name() -> None:
