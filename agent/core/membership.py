@@ -347,7 +347,8 @@ class Membership:
         vote = min(candidates)
         complete_by = now + timing.join_timeout
         if self.view is None:
-            complete_by = max(complete_by, self._boot_until)
+            # After the wait for the others those who did come still have to agree on one vote.
+            complete_by = max(complete_by, self._boot_until + timing.join_timeout)
         self.gather = Gather(epoch, vote, complete_by, max(now + patience, complete_by), now)
         out += self._send_join(now, ())
         for peer in self.peers.alive(now):
@@ -361,6 +362,8 @@ class Membership:
         join = self._vote(now, awaited, frozenset(self._old_members()) - awaited)
         if not to:
             self.gather.resend_at = now + self.settings.timing.join_resend
+            if now < self._boot_until:  # the end of that wait is to be looked at
+                self.gather.resend_at = min(self.gather.resend_at, self._boot_until)
         return [Send(join, to)]
 
     def _vote(self, now: float, awaited: set[Member], missing: frozenset[Member]) -> Join:
@@ -408,7 +411,7 @@ class Membership:
         # But it gets its time to hear our vote, and we to hear what it did since: it may have been right a moment ago.
         awaited = self._awaited(now)
         late = now >= gather.complete_by
-        if not late and (not awaited <= usable.keys() or self._still_booting(awaited)):
+        if not late and (not awaited <= usable.keys() or self._still_booting(now, awaited)):
             return []
         dissent = [member for member in awaited if member in usable and usable[member].join.vote != self.me]
         if dissent and not late:
@@ -429,9 +432,9 @@ class Membership:
         others = self.others()
         return [Send(install, others)] if others else []
 
-    def _still_booting(self, awaited: set[Member]) -> bool:
+    def _still_booting(self, now: float, awaited: set[Member]) -> bool:
         """A node that just started gives the configured others one failure timeout to be heard."""
-        if self.view is not None:
+        if self.view is not None or now >= self._boot_until:
             return False
         names = {member.name for member in awaited} | {self.me.name}
         return not names >= set(self.settings.members) or not self.settings.members

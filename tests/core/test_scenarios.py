@@ -23,6 +23,7 @@ from agent.core.inputs import (
     Reconfigured,
     VipsUnable,
 )
+from agent.core.settings import Timing
 from agent.core.view import Cause, NeighbourEntry, ViewCause
 from tests.core.cluster import cluster, holders, other_table, running, settings, vips
 
@@ -44,6 +45,19 @@ def test_a_lost_node_is_covered_after_detection_plus_two_round_trips() -> None:
     views = recorder.of(ViewInstalled)
     assert len(views) == 2
     assert {event.cause for _, _, event in views} == {ViewCause.DISCONNECT}
+
+
+def test_two_that_start_at_once_without_the_third_are_one_view_when_the_wait_for_it_is_over() -> None:
+    timing = Timing(failure_timeout=0.3, mature=0.3)
+    world, recorder = cluster(["a", "b", "c"], timing=timing)
+    world.crash(world.hosts[A])
+    world.run(2.0)
+    first = {}
+    for _, name, event in recorder.of(ViewInstalled):
+        assert isinstance(event, ViewInstalled)
+        first.setdefault(name, event.view.names())
+    assert first == {B: (B, C), C: (B, C)}
+    assert all(len(names) == 1 for names in holders(world).values())
 
 
 def test_who_was_not_lost_keeps_what_it_has() -> None:
