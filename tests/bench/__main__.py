@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +27,8 @@ from agent.lab.probing import Probing
 from tests.bench import report
 from tests.bench.fencing import FENCING
 from tests.bench.rivals import RIVALS
-from tests.bench.scenarios import RECOVERY_SECONDS, SCENARIOS, Bench, Trial, restore
-from tests.bench.system import System, wait_balanced
+from tests.bench.scenarios import SCENARIOS, Bench, Trial, back, restore
+from tests.bench.system import System
 from tests.bench.systems import SYSTEMS
 from tests.bench.two_holders import TWO_HOLDERS
 
@@ -60,6 +61,8 @@ def main() -> int:
     errors: list[str] = []
     document: dict[str, Any] = {"machine": report.machine(), "nodes": args.nodes, "vips": args.vips}
     document |= {"seed": args.seed, "fifo": args.fifo}
+    # Whoever ends the benchmark ends the lab too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         network.require_tools()
         _remove_abandoned()
@@ -140,9 +143,7 @@ def _measure(
         system.wait_whole(lab, names)
         with Probing(lab) as probing, Capture(plan) as capture:
             bench = Bench(system, lab, probing, capture, random.Random(args.seed), profile, args.window)
-            probing.wait_answered(RECOVERY_SECONDS)
-            system.balance(lab)
-            wait_balanced(lab, RECOVERY_SECONDS)
+            back(bench)
             for scenario in [one for one in args.scenarios if one in system.faults]:
                 try:
                     _repeat(bench, scenario, profile, args.runs, trials, redone)

@@ -51,8 +51,10 @@ def test_spread_knows_every_node_and_keeps_its_own_timeouts() -> None:
 
 def test_wackamole_has_every_vip_and_tells_the_client() -> None:
     text = wackamole.configuration(PLAN)
-    assert re.findall(r"\{ eth0:([\d.]+)/32 \}", text) == ADDRESSES
+    # The client is in the same /16, but not in the same /24, which would be the default.
+    assert re.findall(r"\{ eth0:([\d.]+)/32n16 \}", text) == ADDRESSES
     client = PLAN.client.ports[0].addresses[0].partition("/")[0]
+    assert client.startswith("10.72.255.")
     assert f"    eth0:{client}/32\n    arp-cache\n" in text
 
 

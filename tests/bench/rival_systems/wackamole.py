@@ -48,10 +48,16 @@ def spread_configuration(plan: Plan) -> str:
 
 
 def configuration(plan: Plan) -> str:
-    """As in Wackamole's sample, and with the client to be told of each move."""
+    """As in Wackamole's sample, and with the client to be told of each move.
+
+    /32nL: only whom the network of length L around the VIP has is told, by default the next 255.
+    """
     client = own_address(plan, plan.client)
     interface = plan.client.ports[0].interface
-    addresses = "".join(f"    {{ {at}:{address}/32 }}\n" for vip in plan.vips for at, address, _ in vip.addresses[:1])
+    length = _network(plan).prefixlen
+    addresses = "".join(
+        f"    {{ {at}:{address}/32n{length} }}\n" for vip in plan.vips for at, address, _ in vip.addresses[:1]
+    )
     return (
         f"Spread = {PORT}\nSpreadRetryInterval = 5s\nGroup = wack1\nControl = /run/wack.it\nPrefer None\n"
         f"VirtualInterfaces {{\n{addresses}}}\n"
