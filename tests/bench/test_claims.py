@@ -18,7 +18,7 @@ def turns(seconds: float, began: float = 0.0) -> list[tuple[float, str]]:
 
 
 def test_a_minute_of_two_that_answer_is_counted_at_once() -> None:
-    """60,000 frames: looking at all frames before each frame would take minutes."""
+    """60,000 frames: looking at all earlier ones for each of them took 14 s."""
     frames = claims(*turns(LONG))
     began = time.process_time()
     (whole,) = stretches(frames)
