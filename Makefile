@@ -3,7 +3,7 @@
 #   make lab     a three-node cluster in network namespaces, a fail-over seen by a client (needs root)
 #   make test    format, lint, types, tests, a slice of the simulator
 #
-# Also: check, fix, alerts-e2e, image, sim, fuzz, bench, lock, clean.
+# Also: check, fix, alerts-e2e, image, sim, fuzz, bench, rivals, lock, clean.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,8 +19,9 @@ RUN_PACKAGES := python3 python3-venv iproute2 nftables
 TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps chromium fonts-dejavu-core curl libcap2-bin
 IMAGE_PACKAGES := buildah debootstrap
 MONITORING := prometheus prometheus-alertmanager
+RIVALS := keepalived ucarp corosync pacemaker pacemaker-cli-utils resource-agents
 
-.PHONY: lab test check fix types tests alerts-e2e image sim mutate fuzz bench lock clean
+.PHONY: lab test check fix types tests alerts-e2e image sim mutate fuzz bench rivals lock clean
 
 lab: .venv/.runs
 	$(BIN)/molehill lab demo
@@ -63,6 +64,9 @@ fuzz: .venv/.tests
 bench: .venv/.tests
 	$(BIN)/python -m tests.bench
 
+# What `python -m tests.bench --systems` measures beside this program (docs/rivals.md).
+rivals: .tools/.rivals
+
 # New versions of everything, hashed, without naming where they came from.
 COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --all-build-deps --allow-unsafe --strip-extras \
   --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
@@ -100,6 +104,20 @@ clean:
 	  && for package in prometheus*.deb; do dpkg-deb --fsys-tarfile $$package | tar -x --strip-components=3 ./usr/bin; done && touch .monitoring \
 	  || echo "they cannot be had: the tests that need them will be skipped"
 	@rm -f .tools/*.deb
+
+# Likewise, with what they need and this machine has not; each node of a benchmark lays the tree over its own /usr.
+.tools/.rivals:
+	@mkdir -p .tools/rivals/usr/{bin,sbin,lib,lib64} .tools/rivals-packages
+	@for folder in bin sbin lib lib64; do ln -sfn usr/$$folder .tools/rivals/$$folder; done
+	@echo "== unpacking $(RIVALS) into .tools/rivals"
+	@apt-get update -qq
+	@apt-get install -qq -y --download-only --no-install-recommends \
+	  -o Dir::Cache::archives="$(CURDIR)/.tools/rivals-packages/" -o APT::Sandbox::User=root $(RIVALS) > /dev/null
+	@for package in .tools/rivals-packages/*.deb; do \
+	  test ! -e "$$package" || dpkg-deb --fsys-tarfile "$$package" | tar -x --keep-directory-symlink -C .tools/rivals; \
+	done
+	@rm -r .tools/rivals-packages
+	@touch $@
 
 pip := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 

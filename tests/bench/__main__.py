@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -26,13 +27,21 @@ from agent.lab.probing import Probing
 from tests.bench import report
 from tests.bench.fencing import FENCING
 from tests.bench.rivals import RIVALS
-from tests.bench.scenarios import SCENARIOS, Bench, Trial, restore
-from tests.bench.system import SYSTEMS, System, wait_balanced
+from tests.bench.scenarios import SCENARIOS, Bench, Trial, back, restore
+from tests.bench.system import System
+from tests.bench.systems import SYSTEMS
+from tests.bench.two_holders import TWO_HOLDERS
 
-STALL_LIMITS = {"fast": 0.005, "lan": 0.020, "wan": 0.100}
-"""A run with a longer stall of the prober says nothing about the system."""
+STALL_LIMITS = {"fast": 0.005, "lan": 0.020, "quorum": 0.020}
+STALL_LIMIT = 0.100
+"""Seconds: a run with a longer stall of the prober says nothing about the system. The latter for those profiles whose
+timers are of the order of a second."""
 
-FAULTS = SCENARIOS | FENCING | RIVALS
+FAULTS = SCENARIOS | FENCING | TWO_HOLDERS | RIVALS
+PROFILES = list(dict.fromkeys(profile for system in SYSTEMS.values() for profile in system.profiles))
+
+ON_REQUEST = frozenset({"heal"})
+"""Left out unless asked for: it takes 20 s and more."""
 
 REDO_FACTOR = 3
 """So many times the wanted runs are tried before the machine is called too busy."""
@@ -52,12 +61,16 @@ def main() -> int:
     errors: list[str] = []
     document: dict[str, Any] = {"machine": report.machine(), "nodes": args.nodes, "vips": args.vips}
     document |= {"seed": args.seed, "fifo": args.fifo}
+    # Whoever ends the benchmark ends the lab too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         network.require_tools()
         _remove_abandoned()
         shield(-10)
-        for profile in args.profiles:
-            _measure(SYSTEMS[args.system], profile, args, trials, redone, errors)
+        for system in (SYSTEMS[name] for name in args.systems):
+            # A system without any of the profiles that were asked for has others.
+            for profile in [one for one in args.profiles if one in system.profiles] or system.profiles:
+                _measure(system, profile, args, trials, redone, errors)
     except LabError as error:
         errors.append(str(error))
     except KeyboardInterrupt:
@@ -86,10 +99,13 @@ def _arguments() -> argparse.Namespace:
         return parse
 
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--system", choices=sorted(SYSTEMS), default="molehill")
+    parser.add_argument("--systems", type=words(list(SYSTEMS)), default=["molehill"])
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--profiles", type=words(sorted(STALL_LIMITS)), default=["lan", "fast"])
-    parser.add_argument("--scenarios", type=words(list(FAULTS)), default=list(FAULTS))
+    parser.add_argument("--profiles", type=words(PROFILES), default=["lan", "fast"])
+    parser.add_argument(
+        "--scenarios", type=words(list(FAULTS)), default=[name for name in FAULTS if name not in ON_REQUEST]
+    )
+    parser.add_argument("--window", type=float, default=1.5, metavar="SECONDS", help="watched after kill and hang")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--vips", type=int, default=10)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every trial, and the summary")
@@ -111,28 +127,35 @@ def _measure(
     redone: dict[str, int],
     errors: list[str],
 ) -> None:
-    """All scenarios of one profile, in one lab."""
+    """All scenarios of one profile, in one lab. What it cannot do is among the errors."""
+    label = f"{system.name} {profile}"
     down(args.name)
-    plan = system.plan(args.name, args.nodes, args.vips, profile, network.free_management_network())
-    plan = with_arguments(plan, *(part for text in args.set for part in ("--set", text)))
-    lab = Lab.create(plan, at_fifo(system.command) if args.fifo else system.command)
+    try:
+        system.require()
+        plan = system.plan(args.name, args.nodes, args.vips, profile, network.free_management_network())
+        plan = with_arguments(plan, *(part for text in args.set for part in ("--set", text)))
+        lab = Lab.create(plan, at_fifo(system.command) if args.fifo else system.command)
+    except LabError as error:
+        errors.append(f"{label}: {error}")
+        return
     try:
         names = [node.name for node in plan.nodes]
         system.wait_whole(lab, names)
         with Probing(lab) as probing, Capture(plan) as capture:
-            bench = Bench(system, lab, probing, capture, random.Random(args.seed))
-            probing.wait_answered(10.0)
-            system.balance(lab)
-            wait_balanced(lab, 10.0)
-            for scenario in args.scenarios:
+            bench = Bench(system, lab, probing, capture, random.Random(args.seed), profile, args.window)
+            back(bench)
+            for scenario in [one for one in args.scenarios if one in system.faults]:
                 try:
                     _repeat(bench, scenario, profile, args.runs, trials, redone)
                 except TooBusy as error:
-                    errors.append(f"{profile} {scenario}: {error}")
+                    errors.append(f"{label} {scenario}: {error}")
                 except LabError as error:
-                    errors.append(f"{profile} {scenario}: {error}")
-                    _keep_logs(lab, profile, scenario)
+                    errors.append(f"{label} {scenario}: {error}")
+                    _keep_logs(lab, label, scenario)
                     return
+    except LabError as error:
+        errors.append(f"{label}: {error}")
+        _keep_logs(lab, label, "start")
     finally:
         down(args.name)
 
@@ -157,6 +180,8 @@ def _remove_abandoned() -> None:
 def _repeat(
     bench: Bench, scenario: str, profile: str, runs: int, trials: list[dict[str, Any]], redone: dict[str, int]
 ) -> None:
+    label = f"{bench.system.name} {profile} {scenario}"
+    limit = STALL_LIMITS.get(profile, STALL_LIMIT)
     good = attempts = 0
     while good < runs:
         if attempts >= runs * REDO_FACTOR:
@@ -169,42 +194,46 @@ def _repeat(
             stall = max(trial.stall for trial in found)
         except LabError:
             stall = bench.probing.recording(began, now()).worst_stall(began, now())
-            if stall <= STALL_LIMITS[profile]:
+            if stall <= limit:
                 raise
             restore(bench)
-        if stall > STALL_LIMITS[profile]:
-            redone[f"{profile} {scenario}"] = redone.get(f"{profile} {scenario}", 0) + 1
-            print(f"{profile} {scenario}: prober stalled {stall * 1e3:.1f} ms, done again", file=sys.stderr, flush=True)
+        if stall > limit:
+            redone[label] = redone.get(label, 0) + 1
+            print(f"{label}: prober stalled {stall * 1e3:.1f} ms, done again", file=sys.stderr, flush=True)
             continue
         good += 1
         for trial in found:
             load = round(os.getloadavg()[0], 2)
             trials.append({"system": bench.system.name, "profile": profile, "run": good, "load": load, **asdict(trial)})
             worst = max(trial.outages.values(), default=float("nan"))
+            lasting = ", to the end" if trial.to_the_end else ""
             print(
-                f"{profile} {trial.scenario} {good}/{runs}: {len(trial.outages)} VIPs, worst {worst * 1e3:.1f} ms, "
-                f"held twice {trial.held_twice * 1e3:.1f} ms, stall {trial.stall * 1e3:.1f} ms",
+                f"{label}: {trial.scenario} {good}/{runs}: {len(trial.outages)} VIPs, worst {worst * 1e3:.1f} ms, "
+                f"held twice {trial.held_twice * 1e3:.1f} ms{lasting}, stall {trial.stall * 1e3:.1f} ms",
                 file=sys.stderr,
                 flush=True,
             )
 
 
-def _keep_logs(lab: Lab, profile: str, scenario: str) -> None:
+def _keep_logs(lab: Lab, label: str, scenario: str) -> None:
     """The agents' last lines, before the lab goes."""
     for node in lab.plan.nodes:
         path = lab.log(node.name)
         if path.exists():
             tail = path.read_text(errors="replace").splitlines()[-15:]
-            print(f"--- {profile} {scenario}: {node.name}", *tail, sep="\n", file=sys.stderr)
+            print(f"--- {label} {scenario}: {node.name}", *tail, sep="\n", file=sys.stderr)
 
 
 def _verdict(rows: list[dict[str, Any]], errors: list[str], check: bool) -> int:
-    """1: something failed, two connected nodes had a VIP at once, or (with --check) a promise was missed."""
+    """1: something failed, or a promise was missed: two nodes at once for a VIP, or (with --check) a figure."""
     broken = bool(errors) or not rows
     for row in rows:
-        if row["held_twice"] > 0:
+        if row["held_twice"] > 0 and SYSTEMS[row["system"]].promises_one(row["scenario"], row["profile"]):
             broken = True
-            print(f"bench: {row['profile']} {row['scenario']}: a VIP was on two connected nodes", file=sys.stderr)
+            print(
+                f"bench: {row['system']} {row['profile']} {row['scenario']}: a VIP was on two connected nodes",
+                file=sys.stderr,
+            )
         if check and row["met"] is False:
             broken = True
             print(f"bench: {row['profile']} {row['scenario']}: the promised figure is missed", file=sys.stderr)

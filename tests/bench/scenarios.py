@@ -15,6 +15,8 @@ from agent.lab.probing import Probing
 from tests.bench.system import System, wait_balanced, wait_holders
 
 TAKE_OVER_SECONDS = 30.0
+RECOVERY_SECONDS = 90.0
+"""Until a cluster is whole and balanced again: a ring of Spread may take 40 s to find another."""
 VICTIM_ATTEMPTS = 5
 SETTLE = 0.5
 """Seconds watched after the last VIP has its new holder: a lost announcement shows as a longer gap."""
@@ -28,6 +30,9 @@ class Bench(NamedTuple):
     probing: Probing
     capture: Capture
     random: random.Random
+    profile: str
+    window: float
+    """Seconds watched after the whole system of a node was killed or frozen."""
 
 
 @dataclass(slots=True)
@@ -42,11 +47,13 @@ class Trial:
     turns: int
     """Most changes of the answering node of one address: 1 is a clean move."""
     held_twice: float
-    """Longest time that two connected nodes had one address."""
+    """Longest time that two connected nodes had one address, or claimed it in turns where the segment was asked."""
     stall: float
     """The prober's own worst stall in the trial."""
     disturbed: int = 0
     """VIP addresses that came or went although the fault did not hit them: a false fail-over."""
+    to_the_end: bool = False
+    """Two nodes still claimed one when the watch ended."""
     details: dict[str, float] = field(default_factory=dict)
 
 
@@ -149,9 +156,11 @@ def victim(bench: Bench, number: int) -> tuple[str, list[str], list[str]]:
     return node, [name for name in names if name != node], hit
 
 
-def seen_by_client(bench: Bench, scenario: str, node: str, since: float, hit: list[str]) -> Trial:
-    """What the client and the address watch have from `since` until now."""
-    until = now()
+def seen_by_client(
+    bench: Bench, scenario: str, node: str, since: float, hit: list[str], end: float | None = None
+) -> Trial:
+    """What the client and the address watch have from `since` until `end`; none: until now."""
+    until = now() if end is None else end
     known = {address for _, address in bench.lab.plan.addresses()}
     recording = bench.probing.recording(since, until)
     outages = [one for one in bench.probing.outages(since, until, recording) if one.address in hit]
@@ -194,8 +203,8 @@ def back(bench: Bench) -> None:
         wait_balanced(bench.lab, 0.0)
     except LabError:
         bench.system.balance(bench.lab)
-        wait_balanced(bench.lab, TAKE_OVER_SECONDS)
-    bench.probing.wait_answered(TAKE_OVER_SECONDS, window=max(0.1, 3 * bench.probing.period))
+        wait_balanced(bench.lab, RECOVERY_SECONDS)
+    bench.probing.wait_answered(RECOVERY_SECONDS, window=max(0.1, 3 * bench.probing.period))
     # The client's neighbour entries ignore changes for a second (locktime); a trial is not to start inside it.
     watch_on(1.2)
 

@@ -1,4 +1,4 @@
-"""What is measured: one implementation now, room for rivals beside it."""
+"""What is measured: this program here, others in `rival_systems`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,26 @@ from agent.lab.plan import Host, LabError, Plan, generate, with_arguments
 POLL = 0.005
 BALANCE_INTERVAL = "10m"
 """Rounds come only when the benchmark asks for one, so that what moves is what was asked for."""
+QUORUM = "quorum"
+"""The profile `lan` with `partition: quorum`."""
+ANY = frozenset({"host-loss", "stop", "start", "kill-both", "hang-both", "heal"})
+"""Scenarios that every system has: they need nothing but its processes."""
 
 
 class System(Protocol):
     """A fail-over system in a lab. Every method raises LabError when the system does not do it in time."""
 
     name: str
+    profiles: tuple[str, ...]
+    """Its configurations."""
+    faults: frozenset[str]
+    """The scenarios that make sense for it, as the command line calls them."""
+
+    def promises_one(self, scenario: str, profile: str) -> bool:
+        """Whether two nodes that claim one address break a promise, in a trial of that title."""
+
+    def require(self) -> None:
+        """Its programs are there; if not, the LabError says where to get them."""
 
     def plan(self, lab_name: str, nodes: int, vips: int, profile: str, management: str) -> Plan:
         """The network, and what the system's programs are told."""
@@ -48,10 +62,20 @@ class Molehill:
     """This program, with its own lab configuration."""
 
     name = "molehill"
+    profiles: tuple[str, ...] = ("lan", "fast", "wan", QUORUM)
+    faults: frozenset[str] = ANY | {"kill", "hang", "move", "rival"}
+
+    def promises_one(self, scenario: str, profile: str) -> bool:
+        """Parts of a split cluster serve each for itself, and for the time of a merge both, but for a quorum."""
+        return scenario != "heal" or profile == QUORUM
+
+    def require(self) -> None:
+        """It is this program."""
 
     def plan(self, lab_name: str, nodes: int, vips: int, profile: str, management: str) -> Plan:
-        plan = generate(lab_name, nodes, vips, management, profile=profile)
-        return with_arguments(plan, "--set", f"balance.interval={BALANCE_INTERVAL}")
+        split = "quorum" if profile == QUORUM else "component"
+        plan = generate(lab_name, nodes, vips, management, profile="lan" if profile == QUORUM else profile)
+        return with_arguments(plan, "--set", f"balance.interval={BALANCE_INTERVAL}", "--set", f"partition={split}")
 
     def command(self, plan: Plan, host: Host, directory: Path) -> list[str]:
         return lab.molehill(plan, host, directory)
@@ -78,9 +102,6 @@ class Molehill:
 
     def balance(self, lab: Lab) -> None:
         lab.ask(lab.plan.nodes[0].name, "balance", timeout=30.0)
-
-
-SYSTEMS: dict[str, System] = {"molehill": Molehill()}
 
 
 def wait_holders(lab: Lab, addresses: list[str], nodes: list[str], timeout: float) -> None:

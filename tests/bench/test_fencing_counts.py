@@ -1,5 +1,5 @@
 from agent.lab.arp import Seen
-from tests.bench.fencing import answered_by_two, silent_for
+from tests.bench.claims import answered_by_two, silent_for
 
 
 def claims(*pairs: tuple[float, str]) -> list[Seen]:

@@ -12,7 +12,9 @@ import pytest
 
 from agent.lab import network
 from agent.lab.lab import Lab, now
-from tests.bench.fencing import Asker, answered_by_two, pids, silent_for
+from tests.bench.asker import Asker
+from tests.bench.claims import answered_by_two, silent_for
+from tests.bench.fencing import pids
 from tests.lab.clusters import always, cluster, events, held_once, members, metric, on, until
 
 pytestmark = pytest.mark.lab
