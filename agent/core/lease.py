@@ -12,6 +12,8 @@ leaves our VIPs alone until `bound` seconds after (R9).
 
 - `partition: component`: one fellow's word is enough. While none of them has been heard for a heartbeat and a half
   there is nobody to acknowledge: the last heartbeat sent counts. (Whoever still hears us counts from it, too.)
+  A lapsed one is begun so only when the node has listened for as long as anybody's lease may run: another that had
+  slept may have woken meanwhile and taken everything.
 - `partition: quorum`: members with more than half of the votes, this node's among them, have to have acknowledged it.
 
 A lease that has lapsed is begun anew only on a heartbeat sent since (a second line: counted from its sending it could
@@ -62,6 +64,10 @@ class Lease:
     def deadline(self) -> float:
         """When it lapses; infinite when there is none."""
         return self._until if self._until > NEVER else float("inf")
+
+    def listened(self, last_sent: float, seconds: float) -> bool:
+        """Whether so much time was between the lapse of the former lease and the last heartbeat."""
+        return last_sent > self._fresh_after + seconds
 
     def new_view(self, view: View) -> None:
         """Who is no member any more has no word in it. What a member acknowledged in former views still counts."""

@@ -292,7 +292,8 @@ class Node:
             return []
         others = (member for member in view.members if member != self.me)
         alone = all(membership.peers.colour(member, now) is not Colour.GREEN for member in others)
-        return list(self.serving.hold_lease(now, alone, self._beats.last_sent))
+        outsiders = membership.outsiders(now) if alone and not self.lease.in_force(now) else ()
+        return list(self.serving.hold_lease(now, alone, self._beats.last_sent, outsiders))
 
     def _coordinate(self, now: float) -> list[Output]:
         """Writes decisions until nothing is left to decide."""

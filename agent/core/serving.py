@@ -388,11 +388,15 @@ class Serving:
 
     def slept(self, now: float) -> Outputs:
         """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
-        longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
+        longest = self._longest_lease()
         if longest > 0.0:
             names = self._own if self.record is None else self._own | {spec.name for spec in self.record.specs}
             self._not_before = {vip: max(now + longest, self._not_before.get(vip, now)) for vip in sorted(names)}
         return self.release_everything(now, Cause.LEASE)
+
+    def _longest_lease(self) -> float:
+        """After so many seconds whoever holds something has been heard, or is silent."""
+        return max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
 
     def release_everything(self, now: float, cause: Cause) -> Outputs:
         """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
@@ -401,14 +405,18 @@ class Serving:
         self._release_causes = dict.fromkeys(self.ownership.holdings, cause)
         return self.ownership.release(now, list(self.ownership.holdings), self._release_cause)
 
-    def hold_lease(self, now: float, alone: bool, last_sent: float) -> Outputs:
+    def hold_lease(self, now: float, alone: bool, last_sent: float, outsiders: Sequence[Peer]) -> Outputs:
         """Renews the lease, or takes it up again, in a view. `alone`: no fellow member can be heard at present."""
         lease = self.lease
+        lapsed = not lease.in_force(now)
         if not self._needs_quorum:
+            if alone and lapsed and self.ownership.holdings:
+                # While this node was silent another may have woken that took everything, and is not heard yet.
+                covered = any(peer.covers(vip) for vip in self.ownership.holdings for peer in outsiders)
+                alone = not covered and lease.listened(last_sent, self._longest_lease())
             base = lease.any_of(alone, last_sent)
         else:
             base = lease.quorum_of(self.votes(), self.me.name, self._needed, last_sent)
-        lapsed = not lease.in_force(now)
         going = self.ownership.leaving_besides(self._orders) if lapsed else False
         out = lease.extend(now, base, clear=not going)
         if lapsed and lease.in_force(now):
