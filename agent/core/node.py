@@ -386,7 +386,7 @@ class Node:
     def _mature_at(self) -> float:
         """Alone it knows of no lease that may still run: whoever it does not hear may have one."""
         lease = self.settings.lease_bound * (1.0 + DRIFT)
-        return max(self._born + self.settings.timing.mature, self._remembers + lease)
+        return max(self._born + self.settings.timing.mature, max(self._born, self._remembers) + lease)
 
     def _forget(self, now: float) -> None:
         """What it acknowledged before it does not know."""
@@ -411,6 +411,8 @@ class Node:
             return []
         membership.peers.forgive(now)
         view = membership.view
+        if gap > timeout and not self.serving.mature:
+            self._born = now  # what it slept through it has not looked around
         # Nobody takes over from a node that is alone, but one that may have started and matured since.
         alone = view is not None and len(view.members) == 1
         limit = max(timeout, self.settings.timing.mature) if alone and self.lease.bound > 0.0 else timeout
@@ -419,6 +421,8 @@ class Node:
         if yields:
             out += self.serving.slept(now)
             out += membership.begin(now, "stall")
+        elif gap > timeout and view is None:
+            out += membership.start(now, "stall")
         return out
 
     def _return(self, now: float) -> list[Output]:

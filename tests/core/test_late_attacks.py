@@ -30,3 +30,19 @@ def test_who_wakes_alone_does_not_answer_beside_one_that_woke_before(sleep: floa
     world.resume(host(world, "a"))
     world.run(12.0)
     assert sum(map(len, answering(world).values())) == 6
+
+
+def test_who_sleeps_at_its_start_has_not_looked_around() -> None:
+    """b is stopped right after its first step for longer than `mature`; as it wakes, a is late, with a lease."""
+    world = made("ab", timing=PATIENT, until=8.0)
+    world.crash(host(world, "b"))
+    world.run(9.0)
+    world.start(host(world, "b"))
+    world.pause(host(world, "b"))
+    world.run(15.05)
+    world.pause(host(world, "a"))
+    world.resume(host(world, "b"))
+    world.run(15.05 + 0.3)
+    world.resume(host(world, "a"))
+    world.run(20.0)
+    assert sum(map(len, answering(world).values())) == 6
