@@ -145,7 +145,9 @@ class Serving:
         for member in sorted(missing):
             bound = self._lease_bounds.get(member.name, 0.0)
             peer = peers.named(member.name)
-            if bound <= 0.0 or (peer is not None and peer.departed is not None):
+            left = peer.departed if peer is not None else None
+            # The word of leaving an earlier view may come late: this view it has entered since, and may hold something.
+            if bound <= 0.0 or (left is not None and left.epoch >= self.record.view.id.epoch):
                 lost.append(Lost(member, 0.0, 0.0))
             else:
                 lost.append(Lost(member, now - peer.heard if peer is not None else 0.0, bound))

@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.ids import Member, NodeName, ViewId
+from agent.core.inputs import DrainRequested, JoinRequested, LeaveRequested, Received
+from agent.core.install import DRIFT, Vote, waits
+from agent.core.messages import Leave, Lost
 from agent.core.settings import Timing
+from agent.core.view import View
+from tests.core.test_attacks import SPECS, V, join
 from tests.core.test_lease import TIMING, answering, host
 from tests.core.test_lease_attacks import exact_kernels, made
 from tests.sim.world import World
@@ -46,3 +52,44 @@ def test_who_sleeps_at_its_start_has_not_looked_around() -> None:
     world.resume(host(world, "a"))
     world.run(20.0)
     assert sum(map(len, answering(world).values())) == 6
+
+
+def test_a_goodbye_to_an_earlier_view_says_nothing_of_what_was_taken_since() -> None:
+    """What c sends to b comes late: its Leave arrives when c is a member again, and the others acknowledge its lease."""
+    world = made("abcde", quorum=True, until=4.0)
+    b, c = host(world, "b"), host(world, "c")
+    assert c.node is not None
+    left = c.node.membership.view
+    assert left is not None
+    world.network.cut.add(("c", "b"))
+    world.feed(c, LeaveRequested(stop=False))
+    world.run(4.02)
+    assert not c.node.membership.active
+    world.feed(c, JoinRequested())
+    world.run(4.25)
+    for one in world.hosts.values():
+        assert one.node is not None
+        assert one.node.membership.view is not None
+        assert len(one.node.membership.view.members) == 5
+    for other in "abde":
+        world.feed(host(world, other), DrainRequested(True))
+    world.run(4.3)
+    assert len(c.answers(world.now)) == 6
+    world.pause(c)
+    host(world, "a").guarded = True
+    world.crash(host(world, "a"))
+    world.feed(b, Received(c.node.me, Leave(left.id)))
+    world.run(6.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_nor_does_a_goodbye_that_others_have_outlived() -> None:
+    """a knows that b left the view of epoch 1; c was in one with b since, waits for it, and cannot say more yet."""
+    a, b, c = (Member(NodeName(name), 1) for name in "abc")
+    with_b = View(ViewId(1, a), (a, b, c)), View(ViewId(2, b), (b, c))
+    now_on = View(ViewId(3, a), (a, c))
+    of_a = join(a, bound=2.0, lost=(Lost(b, 0.0, 0.0),), old_view=with_b[0])
+    of_c = join(c, bound=2.0, old_view=with_b[1])
+    assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ((V, 2.0 * (1 + DRIFT)),)
+    of_c = replace(of_c, old_view=with_b[0])
+    assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ()
