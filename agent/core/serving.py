@@ -121,7 +121,7 @@ class Serving:
         alike = all(peer.table == self.table for peer in peers.alive(now))
         state = MemberState(
             # What a lapsed lease covers is silent, and is being let go of: somebody else may have it.
-            held=self.ownership.held() if self.lease.in_force(now) else (),
+            held=() if self.lease.silent(now) else self.ownership.held(),
             mature=self.mature,
             standing=self.standing(),
             digest=self.settings.digest,
@@ -433,7 +433,7 @@ class Serving:
 
     def let_go_of_lapsed(self, now: float) -> Outputs:
         """While gathering: what it does not declare (see `declare`) it must not hold."""
-        if self._yielded or not self.ownership.holdings or self.lease.in_force(now):
+        if self._yielded or not self.ownership.holdings or not self.lease.silent(now):
             return []
         return self.release_everything(now, Cause.LEASE)
 

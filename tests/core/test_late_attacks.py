@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.effects import HoldLease
 from agent.core.ids import Member, NodeName, ViewId
 from agent.core.inputs import DrainRequested, JoinRequested, LeaveRequested, Received
 from agent.core.install import DRIFT, Vote, waits
+from agent.core.lease import Lease
 from agent.core.messages import Leave, Lost
 from agent.core.settings import Timing
 from agent.core.view import View
 from tests.core.test_attacks import SPECS, V, join
-from tests.core.test_lease import TIMING, answering, host
-from tests.core.test_lease_attacks import exact_kernels, made
+from tests.core.test_lease import LEASE, TIMING, answering, host
+from tests.core.test_lease_attacks import SLOW, exact_kernels, made, reload
 from tests.sim.world import World
 
 __all__ = ["exact_kernels"]
@@ -93,3 +95,37 @@ def test_nor_does_a_goodbye_that_others_have_outlived() -> None:
     assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ((V, 2.0 * (1 + DRIFT)),)
     of_c = replace(of_c, old_view=with_b[0])
     assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ()
+
+
+def test_what_was_leased_for_long_runs_on_when_its_node_leaves_and_comes_back() -> None:
+    world = made("abc", quorum=True, lease=2.7, timing=SLOW, until=8.0)
+    for one in world.hosts.values():
+        reload(world, one, lease_bound=LEASE, timing=replace(SLOW, failure_timeout=0.4))
+    world.run(8.02)
+    c = host(world, "c")
+    world.feed(c, LeaveRequested(stop=False))
+    world.run(8.05)
+    assert c.node is not None
+    assert not c.node.membership.active
+    world.feed(c, JoinRequested())
+    world.run(8.2)
+    for other in "ab":
+        world.feed(host(world, other), DrainRequested(True))
+    world.run(8.3)
+    assert len(c.answers(world.now)) == 6
+    world.pause(c)
+    world.run(12.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_a_shorter_lease_does_not_make_the_kernel_forget_a_longer_one() -> None:
+    lease = Lease(2.7, 0.1)
+    lease.extend(10.0, 10.0, clear=True)
+    lease.configure(LEASE, 0.1)
+    lease.drop(10.1)
+    assert lease.extend(10.3, 10.2, clear=True)[0] == HoldLease(10.2 + LEASE, fresh=True)
+    assert lease.lapse(10.6)
+    assert not lease.in_force(10.6)
+    assert not lease.silent(10.6)
+    assert lease.remaining(10.6) == 12.7 - 10.6
+    assert lease.silent(12.7)
