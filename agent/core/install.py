@@ -15,6 +15,10 @@ DRIFT = 1e-3
 """Two clocks that are each wrong by 500 ppm may differ by so much in rate; added to every lease waited for (R9)."""
 
 
+UNKNOWN = VipName("*")
+"""Stands in waits for the VIPs that a lost member may hold and no table has: a reload may name them soon."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
     """A Join and when it came."""
@@ -159,7 +163,7 @@ def waits(
     unheard = latest.keys() - set(view.members) - told_of
     longest = max((*bounds.values(), *(state.lease_bound for state in states))) if unheard else 0.0
     lost_rests = (bounds[member] * (1.0 + DRIFT) - silences[member] for member in silences)
-    everywhere = max(longest * (1.0 + DRIFT), *lost_rests, 0.0)
+    everywhere = max(longest * (1.0 + DRIFT), *lost_rests, rests.pop(UNKNOWN, 0.0))
     if not rests and not everywhere:
         return ()
     result = []
@@ -169,7 +173,7 @@ def waits(
         rest = max(rests.get(vip, 0.0), everywhere)
         if rest > 0.0:
             result.append((vip, rest))
-    return tuple(result)
+    return (*result, (UNKNOWN, everywhere)) if everywhere > 0.0 else tuple(result)
 
 
 def _last_views(view: View, votes: Mapping[Member, Vote]) -> dict[Member, int]:

@@ -64,7 +64,7 @@ class Lease:
         return self.bound > 0.0 and now >= self._told
 
     def remaining(self, now: float) -> float:
-        """Seconds for which the kernel may go on answering, even though the lease has been given up; 0: it is silent."""
+        """Seconds for which the kernel may go on answering, even if the lease has been given up; 0: it is silent."""
         return max(0.0, self._told - now)
 
     def deadline(self) -> float:

@@ -18,7 +18,7 @@ from agent.core.events import (
 )
 from agent.core.gather import Declaration, Installed
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
-from agent.core.install import DRIFT, first_record
+from agent.core.install import DRIFT, UNKNOWN, first_record
 from agent.core.lease import Lease
 from agent.core.messages import Install, Lost, Requests
 from agent.core.ownership import Order, Ownership, Phase
@@ -393,7 +393,9 @@ class Serving:
         longest = self._longest_lease()
         if longest > 0.0:
             names = self._own if self.record is None else self._own | {spec.name for spec in self.record.specs}
-            self._not_before = {vip: max(now + longest, self._not_before.get(vip, now)) for vip in sorted(names)}
+            self._not_before = {
+                vip: max(now + longest, self._not_before.get(vip, now)) for vip in (UNKNOWN, *sorted(names))
+            }
         return self.release_everything(now, Cause.LEASE)
 
     def _longest_lease(self) -> float:

@@ -9,7 +9,7 @@ from agent.core.effects import Acquire
 from agent.core.events import DatagramRejected, GatherStarted, OperatorAnswered, ViewInstalled
 from agent.core.ids import Member, NodeName, ViewId, VipName
 from agent.core.inputs import JoinRequested, LeaveRequested, Received, Reconfigured, Timer
-from agent.core.install import DRIFT, Vote, tables_known, waits
+from agent.core.install import DRIFT, UNKNOWN, Vote, tables_known, waits
 from agent.core.messages import Decide, Heartbeat, Join, Leave, Lost, Requests
 from agent.core.peers import Colour, Peers
 from agent.core.plausible import EPOCH_LEAP
@@ -136,8 +136,8 @@ def test_a_wait_goes_on_in_the_next_view() -> None:
 def test_who_was_awaited_and_did_not_join_is_waited_for() -> None:
     view = View(ViewId(4, B), (B,))
     assert waits(view, {B: Vote(join(B), at=1.0)}, {"t": SPECS}, 1.0) == ()  # no leases
-    (wait,) = waits(view, {B: Vote(join(B, bound=2.0), at=1.0)}, {"t": SPECS}, 1.0)
-    assert wait == (V, 2.0 * (1 + DRIFT))
+    wait = waits(view, {B: Vote(join(B, bound=2.0), at=1.0)}, {"t": SPECS}, 1.0)
+    assert wait == ((V, 2.0 * (1 + DRIFT)), (UNKNOWN, 2.0 * (1 + DRIFT)))
 
 
 def test_whose_departure_was_said_is_not_waited_for() -> None:

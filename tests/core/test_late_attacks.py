@@ -8,16 +8,16 @@ import pytest
 
 from agent.core.effects import HoldLease
 from agent.core.ids import Member, NodeName, ViewId
-from agent.core.inputs import DrainRequested, JoinRequested, LeaveRequested, Received
+from agent.core.inputs import DrainRequested, HardwareKnown, JoinRequested, LeaveRequested, Received
 from agent.core.install import DRIFT, Vote, waits
 from agent.core.lease import Lease
 from agent.core.messages import Leave, Lost
 from agent.core.settings import Timing
 from agent.core.view import View
+from tests.core.cluster import vips
 from tests.core.test_attacks import SPECS, V, join
-from tests.core.test_lease import LEASE, TIMING, answering, host
+from tests.core.test_lease import LEASE, answering, host
 from tests.core.test_lease_attacks import SLOW, exact_kernels, made, reload
-from tests.sim.world import World
 
 __all__ = ["exact_kernels"]
 
@@ -57,7 +57,7 @@ def test_who_sleeps_at_its_start_has_not_looked_around() -> None:
 
 
 def test_a_goodbye_to_an_earlier_view_says_nothing_of_what_was_taken_since() -> None:
-    """What c sends to b comes late: its Leave arrives when c is a member again, and the others acknowledge its lease."""
+    """What c sends to b comes late: its Leave arrives when c is a member again, with a lease that others renew."""
     world = made("abcde", quorum=True, until=4.0)
     b, c = host(world, "b"), host(world, "c")
     assert c.node is not None
@@ -92,7 +92,7 @@ def test_nor_does_a_goodbye_that_others_have_outlived() -> None:
     now_on = View(ViewId(3, a), (a, c))
     of_a = join(a, bound=2.0, lost=(Lost(b, 0.0, 0.0),), old_view=with_b[0])
     of_c = join(c, bound=2.0, old_view=with_b[1])
-    assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ((V, 2.0 * (1 + DRIFT)),)
+    assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0)[0] == (V, 2.0 * (1 + DRIFT))
     of_c = replace(of_c, old_view=with_b[0])
     assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ()
 
@@ -129,3 +129,24 @@ def test_a_shorter_lease_does_not_make_the_kernel_forget_a_longer_one() -> None:
     assert not lease.silent(10.6)
     assert lease.remaining(10.6) == 12.7 - 10.6
     assert lease.silent(12.7)
+
+
+def test_a_vip_that_only_the_lost_node_knew_is_waited_for_when_a_reload_names_it() -> None:
+    """c has been told of a seventh VIP first, holds it and hangs; the others go on without it, then hear of the VIP."""
+    world = made("abc", quorum=True, until=4.0)
+    reload(world, host(world, "c"), vips=vips(7))
+    world.run(4.7)
+    assert len(answering(world)) == 7
+    world.network.cut.add(("c", "a"))
+    world.run(5.0)
+    world.pause(host(world, "c"))
+    world.feed(host(world, "a"), HardwareKnown(("02:00:00:00:00:01",)))
+    world.run(5.15)
+    node = host(world, "a").node
+    assert node is not None
+    assert node.membership.view is not None
+    assert len(node.membership.view.members) == 2
+    for name in "ab":
+        reload(world, host(world, name), vips=vips(7))
+    world.run(8.0)
+    assert len(answering(world)) == 7
