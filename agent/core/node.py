@@ -69,7 +69,7 @@ class Node:
         self.departure = Departure(self.membership, self.serving, self.lease)
         self._beats = Beats()
         self._last: float | None = None
-        self._born = self._remembers = 0.0
+        self._born = self._remembers = self._forgotten = 0.0
         self._round_at = float("inf")
         self._sent_requests = Requests()
         self._decided_at = float("-inf")
@@ -385,12 +385,12 @@ class Node:
     @property
     def _mature_at(self) -> float:
         """Alone it knows of no lease that may still run: whoever it does not hear may have one."""
-        lease = self.settings.lease_bound * (1.0 + DRIFT)
+        lease = max(self._forgotten, self.settings.lease_bound * (1.0 + DRIFT))
         return max(self._born + self.settings.timing.mature, max(self._born, self._remembers) + lease)
 
     def _forget(self, now: float) -> None:
-        """What it acknowledged before it does not know."""
-        self._remembers = now
+        """What it acknowledged before it does not know, and perhaps that was a longer lease than is configured now."""
+        self._remembers, self._forgotten = now, self.serving.longest_lease()
         self.serving.voting = now >= self._votes_at
 
     @property
@@ -398,7 +398,7 @@ class Node:
         """Before this node forgot it may have acknowledged a lease: until that is surely over it has no vote."""
         if self.settings.partition is not PartitionPolicy.QUORUM:
             return self._remembers
-        return self._remembers + self.settings.lease_bound * (1.0 + DRIFT)
+        return self._remembers + max(self._forgotten, self.settings.lease_bound * (1.0 + DRIFT))
 
     def _matured(self, now: float) -> bool:
         return now >= self._mature_at

@@ -219,7 +219,7 @@ class Serving:
         self._yielded = False
         self._open_round = None
         self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
-        most = WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
+        most = self._most()
         self._not_before = {vip: now + min(wait, most) for vip, wait in install.waits}
         self._neighbours_after = now + self.settings.timing.heartbeat
         self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
@@ -390,7 +390,7 @@ class Serving:
 
     def slept(self, now: float) -> Outputs:
         """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
-        longest = self._longest_lease()
+        longest = self.longest_lease()
         if longest > 0.0:
             names = self._own if self.record is None else self._own | {spec.name for spec in self.record.specs}
             self._not_before = {
@@ -398,9 +398,13 @@ class Serving:
             }
         return self.release_everything(now, Cause.LEASE)
 
-    def _longest_lease(self) -> float:
+    def longest_lease(self) -> float:
         """After so many seconds whoever holds something has been heard, or is silent."""
-        return max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
+        longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
+        return min(longest, self._most())
+
+    def _most(self) -> float:
+        return WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
 
     def release_everything(self, now: float, cause: Cause) -> Outputs:
         """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
@@ -417,7 +421,7 @@ class Serving:
             if alone and lapsed and self.ownership.holdings:
                 # While this node was silent another may have woken that took everything, and is not heard yet.
                 covered = any(peer.covers(vip) for vip in self.ownership.holdings for peer in outsiders)
-                alone = not covered and lease.listened(last_sent, self._longest_lease())
+                alone = not covered and lease.listened(last_sent, self.longest_lease())
             base = lease.any_of(alone, last_sent)
         else:
             base = lease.quorum_of(self.votes(), self.me.name, self._needed, last_sent)

@@ -150,3 +150,21 @@ def test_a_vip_that_only_the_lost_node_knew_is_waited_for_when_a_reload_names_it
         reload(world, host(world, name), vips=vips(7))
     world.run(8.0)
     assert len(answering(world)) == 7
+
+
+def test_who_leaves_and_comes_back_does_not_vote_before_the_longest_lease_that_it_knew_is_over() -> None:
+    """It may have acknowledged that, and will not say so any more."""
+    world = made("abc", quorum=True, lease=2.7, timing=SLOW, until=8.0)
+    for one in world.hosts.values():
+        reload(world, one, lease_bound=LEASE, timing=replace(SLOW, failure_timeout=0.4))
+    world.run(8.05)
+    c = host(world, "c")
+    world.feed(c, LeaveRequested(stop=False))
+    world.run(8.1)
+    world.feed(c, JoinRequested())
+    world.run(10.0)
+    assert c.node is not None
+    assert not c.node.serving.voting
+    world.run(11.5)
+    assert c.node.serving.voting
+    assert sum(map(len, answering(world).values())) == 6
