@@ -134,6 +134,7 @@ def waits(
     silences: dict[Member, float] = {}
     bounds: dict[Member, float] = {}
     told_of: set[Member] = set()
+    latest = _last_views(view, votes)
     for member in view.members:
         vote = votes[member]
         for vip, rest in vote.join.waits:
@@ -145,9 +146,11 @@ def waits(
         for lost in vote.join.lost:
             if lost.member in view:
                 continue
-            told_of.add(lost.member)
+            epoch = vote.join.old_view.id.epoch if vote.join.old_view is not None else 0
+            if lost.lease_bound > 0.0 or epoch >= latest.get(lost.member, 0):
+                told_of.add(lost.member)
             if lost.lease_bound <= 0.0:
-                continue  # it has no lease, or said that it let go
+                continue  # it has no lease, or said that it let go: of nothing that it took in a later view
             silence = lost.silence + (now - vote.at)
             silences[lost.member] = min(silence, silences.get(lost.member, silence))
             bounds[lost.member] = max(lost.lease_bound, bounds.get(lost.member, 0.0))
@@ -159,7 +162,7 @@ def waits(
             if all(lost.member != lost_one for lost in vote.join.lost):
                 silences[lost_one] = min(now - vote.at, silences[lost_one])
     # Who was awaited up to now and did not join in time was given up by nobody: it may hold anything.
-    unheard = _old_members(view, votes) - set(view.members) - told_of
+    unheard = latest.keys() - set(view.members) - told_of
     longest = max((*bounds.values(), *(state.lease_bound for state in states))) if unheard else 0.0
     lost_rests = (bounds[member] * (1.0 + DRIFT) - silences[member] for member in silences)
     everywhere = max(longest * (1.0 + DRIFT), *lost_rests, 0.0)
@@ -176,9 +179,14 @@ def waits(
     return tuple(result)
 
 
-def _old_members(view: View, votes: Mapping[Member, Vote]) -> set[Member]:
-    old_views = (votes[member].join.old_view for member in view.members)
-    return {member for old_view in old_views if old_view is not None for member in old_view.members}
+def _last_views(view: View, votes: Mapping[Member, Vote]) -> dict[Member, int]:
+    """Per member of the joiners' old views the epoch of the latest of these that it is in."""
+    latest: dict[Member, int] = {}
+    for member in view.members:
+        old_view = votes[member].join.old_view
+        if old_view is not None:
+            latest.update({one: max(old_view.id.epoch, latest.get(one, 0)) for one in old_view.members})
+    return latest
 
 
 def first_record(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) -> Record:

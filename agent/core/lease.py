@@ -12,6 +12,8 @@ leaves our VIPs alone until `bound` seconds after (R9).
 
 - `partition: component`: one fellow's word is enough. While none of them has been heard for a heartbeat and a half
   there is nobody to acknowledge: the last heartbeat sent counts. (Whoever still hears us counts from it, too.)
+  A lapsed one is begun so only when the node has listened for as long as anybody's lease may run: another that had
+  slept may have woken meanwhile and taken everything.
 - `partition: quorum`: members with more than half of the votes, this node's among them, have to have acknowledged it.
 
 A lease that has lapsed is begun anew only on a heartbeat sent since (a second line: counted from its sending it could
@@ -36,12 +38,14 @@ STEP = 0.25
 class Lease:
     """`bound` in seconds; 0: nothing is leased and everything counts as in force."""
 
-    __slots__ = ("_acknowledged", "_fresh_after", "_longer", "_until", "bound", "step")
+    __slots__ = ("_acknowledged", "_fresh_after", "_longer", "_told", "_until", "bound", "step")
 
     def __init__(self, bound: float, heartbeat: float) -> None:
         self.bound = bound
         self.configure(bound, heartbeat)
         self._until = NEVER
+        self._told = NEVER
+        """Until when the kernel may answer at the most: what it was told it cannot be made to forget."""
         self._fresh_after = NEVER
         """A new lease needs a heartbeat sent after this time."""
         self._acknowledged: dict[Member, float] = {}
@@ -55,13 +59,21 @@ class Lease:
     def in_force(self, now: float) -> bool:
         return self.bound <= 0.0 or now < self._until
 
+    def silent(self, now: float) -> bool:
+        """The kernel surely answers for nothing: the lease is over, and so is any longer one from before a reload."""
+        return self.bound > 0.0 and now >= self._told
+
     def remaining(self, now: float) -> float:
-        """Seconds that it still runs; 0 when it does not."""
-        return max(0.0, self._until - now)
+        """Seconds for which the kernel may go on answering, even if the lease has been given up; 0: it is silent."""
+        return max(0.0, self._told - now)
 
     def deadline(self) -> float:
         """When it lapses; infinite when there is none."""
         return self._until if self._until > NEVER else float("inf")
+
+    def listened(self, last_sent: float, seconds: float) -> bool:
+        """Whether so much time was between the lapse of the former lease and the last heartbeat."""
+        return last_sent > self._fresh_after + seconds
 
     def new_view(self, view: View) -> None:
         """Who is no member any more has no word in it. What a member acknowledged in former views still counts."""
@@ -99,6 +111,8 @@ class Lease:
         """It is not in force any more, by the clock or by the kernel's word."""
         if self._until == NEVER:
             return []
+        if self._told <= self._until:
+            self._told = NEVER
         self._until, self._fresh_after = NEVER, now
         return [LeaseLost(now, "fast")]
 
@@ -115,9 +129,9 @@ class Lease:
         if self._until > NEVER:
             if until < self._until + self.step:
                 return []
-            self._until = until
+            self._until, self._told = until, max(until, self._told)
             return [HoldLease(until, fresh=False)]
         if base <= self._fresh_after or not clear:
             return []
-        self._until = until
+        self._until, self._told = until, max(until, self._told)
         return [HoldLease(until, fresh=True), LeaseTaken(now, until)]

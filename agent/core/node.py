@@ -69,7 +69,7 @@ class Node:
         self.departure = Departure(self.membership, self.serving, self.lease)
         self._beats = Beats()
         self._last: float | None = None
-        self._born = self._remembers = 0.0
+        self._born = self._remembers = self._forgotten = 0.0
         self._round_at = float("inf")
         self._sent_requests = Requests()
         self._decided_at = float("-inf")
@@ -292,7 +292,8 @@ class Node:
             return []
         others = (member for member in view.members if member != self.me)
         alone = all(membership.peers.colour(member, now) is not Colour.GREEN for member in others)
-        return list(self.serving.hold_lease(now, alone, self._beats.last_sent))
+        outsiders = membership.outsiders(now) if alone and not self.lease.in_force(now) else ()
+        return list(self.serving.hold_lease(now, alone, self._beats.last_sent, outsiders))
 
     def _coordinate(self, now: float) -> list[Output]:
         """Writes decisions until nothing is left to decide."""
@@ -384,12 +385,12 @@ class Node:
     @property
     def _mature_at(self) -> float:
         """Alone it knows of no lease that may still run: whoever it does not hear may have one."""
-        lease = self.settings.lease_bound * (1.0 + DRIFT)
-        return max(self._born + self.settings.timing.mature, self._remembers + lease)
+        lease = max(self._forgotten, self.settings.lease_bound * (1.0 + DRIFT))
+        return max(self._born + self.settings.timing.mature, max(self._born, self._remembers) + lease)
 
     def _forget(self, now: float) -> None:
-        """What it acknowledged before it does not know."""
-        self._remembers = now
+        """What it acknowledged before it does not know, and perhaps that was a longer lease than is configured now."""
+        self._remembers, self._forgotten = now, self.serving.longest_lease()
         self.serving.voting = now >= self._votes_at
 
     @property
@@ -397,7 +398,7 @@ class Node:
         """Before this node forgot it may have acknowledged a lease: until that is surely over it has no vote."""
         if self.settings.partition is not PartitionPolicy.QUORUM:
             return self._remembers
-        return self._remembers + self.settings.lease_bound * (1.0 + DRIFT)
+        return self._remembers + max(self._forgotten, self.settings.lease_bound * (1.0 + DRIFT))
 
     def _matured(self, now: float) -> bool:
         return now >= self._mature_at
@@ -410,6 +411,8 @@ class Node:
             return []
         membership.peers.forgive(now)
         view = membership.view
+        if gap > timeout and not self.serving.mature:
+            self._born = now  # what it slept through it has not looked around
         # Nobody takes over from a node that is alone, but one that may have started and matured since.
         alone = view is not None and len(view.members) == 1
         limit = max(timeout, self.settings.timing.mature) if alone and self.lease.bound > 0.0 else timeout
@@ -418,6 +421,8 @@ class Node:
         if yields:
             out += self.serving.slept(now)
             out += membership.begin(now, "stall")
+        elif gap > timeout and view is None:
+            out += membership.start(now, "stall")
         return out
 
     def _return(self, now: float) -> list[Output]:

@@ -121,7 +121,7 @@ class Serving:
         alike = all(peer.table == self.table for peer in peers.alive(now))
         state = MemberState(
             # What a lapsed lease covers is silent, and is being let go of: somebody else may have it.
-            held=self.ownership.held() if self.lease.in_force(now) else (),
+            held=() if self.lease.silent(now) else self.ownership.held(),
             mature=self.mature,
             standing=self.standing(),
             digest=self.settings.digest,
@@ -150,7 +150,9 @@ class Serving:
         for member in sorted(missing):
             bound = self._lease_bounds.get(member.name, 0.0)
             peer = peers.named(member.name)
-            if bound <= 0.0 or (peer is not None and peer.departed is not None):
+            left = peer.departed if peer is not None else None
+            # The word of leaving an earlier view may come late: this view it has entered since, and may hold something.
+            if bound <= 0.0 or (left is not None and left.epoch >= self.record.view.id.epoch):
                 lost.append(Lost(member, 0.0, 0.0))
             else:
                 lost.append(Lost(member, now - peer.heard if peer is not None else 0.0, bound))
@@ -222,7 +224,7 @@ class Serving:
         self._yielded = False
         self._open_round = None
         self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
-        most = WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
+        most = self._most()
         self._not_before = {vip: now + min(wait, most) for vip, wait in install.waits}
         self._neighbours_after = now + self.settings.timing.heartbeat
         self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
@@ -393,13 +395,21 @@ class Serving:
 
     def slept(self, now: float) -> Outputs:
         """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
-        longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
+        longest = self.longest_lease()
         if longest > 0.0:
             names = self._own | {OTHERS}
             if self.record is not None:
                 names |= {spec.name for spec in self.record.specs}
             self._not_before = {vip: max(now + longest, self._not_before.get(vip, now)) for vip in sorted(names)}
         return self.release_everything(now, Cause.LEASE)
+
+    def longest_lease(self) -> float:
+        """After so many seconds whoever holds something has been heard, or is silent."""
+        longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
+        return min(longest, self._most())
+
+    def _most(self) -> float:
+        return WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
 
     def release_everything(self, now: float, cause: Cause) -> Outputs:
         """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
@@ -408,14 +418,18 @@ class Serving:
         self._release_causes = dict.fromkeys(self.ownership.holdings, cause)
         return self.ownership.release(now, list(self.ownership.holdings), self._release_cause)
 
-    def hold_lease(self, now: float, alone: bool, last_sent: float) -> Outputs:
+    def hold_lease(self, now: float, alone: bool, last_sent: float, outsiders: Sequence[Peer]) -> Outputs:
         """Renews the lease, or takes it up again, in a view. `alone`: no fellow member can be heard at present."""
         lease = self.lease
+        lapsed = not lease.in_force(now)
         if not self._needs_quorum:
+            if alone and lapsed and self.ownership.holdings:
+                # While this node was silent another may have woken that took everything, and is not heard yet.
+                covered = any(peer.covers(vip) for vip in self.ownership.holdings for peer in outsiders)
+                alone = not covered and lease.listened(last_sent, self.longest_lease())
             base = lease.any_of(alone, last_sent)
         else:
             base = lease.quorum_of(self.votes(), self.me.name, self._needed, last_sent)
-        lapsed = not lease.in_force(now)
         going = self.ownership.leaving_besides(self._orders) if lapsed else False
         out = lease.extend(now, base, clear=not going)
         if lapsed and lease.in_force(now):
@@ -430,7 +444,7 @@ class Serving:
 
     def let_go_of_lapsed(self, now: float) -> Outputs:
         """While gathering: what it does not declare (see `declare`) it must not hold."""
-        if self._yielded or not self.ownership.holdings or self.lease.in_force(now):
+        if self._yielded or not self.ownership.holdings or not self.lease.silent(now):
             return []
         return self.release_everything(now, Cause.LEASE)
 

@@ -256,7 +256,9 @@ class World:
                 if not fresh and self.now >= host.leased_until:
                     self.after(0.0, lambda: self.feed(host, LeaseLapsed()))
                 else:
-                    host.leased_until = host.from_clock(until) - self.rng.uniform(0.0, EARLY)
+                    # What has been leased cannot be taken back: a shorter one does not end it.
+                    ends = host.from_clock(until) - self.rng.uniform(0.0, EARLY)
+                    host.leased_until = max(ends, host.leased_until)
             case Acquire(vips=vips):
                 assert host.node is not None
                 table = {vip.name: vip.addresses for vip in host.node.settings.vips}

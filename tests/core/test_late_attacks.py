@@ -1,0 +1,171 @@
+"""More schedules against the promise: who was late, alone, or reloaded at the wrong moment (see test_lease_attacks)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.effects import HoldLease
+from agent.core.ids import Member, NodeName, ViewId
+from agent.core.inputs import DrainRequested, HardwareKnown, JoinRequested, LeaveRequested, Received
+from agent.core.install import DRIFT, Vote, waits
+from agent.core.lease import Lease
+from agent.core.messages import Leave, Lost
+from agent.core.settings import Timing
+from agent.core.view import View
+from tests.core.cluster import vips
+from tests.core.test_attacks import SPECS, V, join
+from tests.core.test_lease import LEASE, answering, host
+from tests.core.test_lease_attacks import SLOW, exact_kernels, made, reload
+
+__all__ = ["exact_kernels"]
+
+PATIENT = Timing(mature=5.0)
+
+
+@pytest.mark.parametrize("sleep", [0.385, 0.7, 1.5])
+def test_who_wakes_alone_does_not_answer_beside_one_that_woke_before(sleep: float) -> None:
+    """b sleeps, a is alone with everything and falls asleep just before b wakes, who takes over; then a wakes."""
+    world = made("ab", timing=PATIENT, until=8.0)
+    world.pause(host(world, "b"))
+    world.run(9.0)
+    assert len(host(world, "a").answers(world.now)) == 6
+    world.pause(host(world, "a"))
+    world.run(9.001)
+    world.resume(host(world, "b"))
+    world.run(9.0 + sleep)
+    world.resume(host(world, "a"))
+    world.run(12.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_who_sleeps_at_its_start_has_not_looked_around() -> None:
+    """b is stopped right after its first step for longer than `mature`; as it wakes, a is late, with a lease."""
+    world = made("ab", timing=PATIENT, until=8.0)
+    world.crash(host(world, "b"))
+    world.run(9.0)
+    world.start(host(world, "b"))
+    world.pause(host(world, "b"))
+    world.run(15.05)
+    world.pause(host(world, "a"))
+    world.resume(host(world, "b"))
+    world.run(15.05 + 0.3)
+    world.resume(host(world, "a"))
+    world.run(20.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_a_goodbye_to_an_earlier_view_says_nothing_of_what_was_taken_since() -> None:
+    """What c sends to b comes late: its Leave arrives when c is a member again, with a lease that others renew."""
+    world = made("abcde", quorum=True, until=4.0)
+    b, c = host(world, "b"), host(world, "c")
+    assert c.node is not None
+    left = c.node.membership.view
+    assert left is not None
+    world.network.cut.add(("c", "b"))
+    world.feed(c, LeaveRequested(stop=False))
+    world.run(4.02)
+    assert not c.node.membership.active
+    world.feed(c, JoinRequested())
+    world.run(4.25)
+    for one in world.hosts.values():
+        assert one.node is not None
+        assert one.node.membership.view is not None
+        assert len(one.node.membership.view.members) == 5
+    for other in "abde":
+        world.feed(host(world, other), DrainRequested(True))
+    world.run(4.3)
+    assert len(c.answers(world.now)) == 6
+    world.pause(c)
+    host(world, "a").guarded = True
+    world.crash(host(world, "a"))
+    world.feed(b, Received(c.node.me, Leave(left.id)))
+    world.run(6.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_nor_does_a_goodbye_that_others_have_outlived() -> None:
+    """a knows that b left the view of epoch 1; c was in one with b since, waits for it, and cannot say more yet."""
+    a, b, c = (Member(NodeName(name), 1) for name in "abc")
+    with_b = View(ViewId(1, a), (a, b, c)), View(ViewId(2, b), (b, c))
+    now_on = View(ViewId(3, a), (a, c))
+    of_a = join(a, bound=2.0, lost=(Lost(b, 0.0, 0.0),), old_view=with_b[0])
+    of_c = join(c, bound=2.0, old_view=with_b[1])
+    rests = dict(waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0))
+    assert rests[V] == 2.0 * (1 + DRIFT)
+    of_c = replace(of_c, old_view=with_b[0])
+    assert waits(now_on, {a: Vote(of_a, 1.0), c: Vote(of_c, 1.0)}, {"t": SPECS}, 1.0) == ()
+
+
+def test_what_was_leased_for_long_runs_on_when_its_node_leaves_and_comes_back() -> None:
+    world = made("abc", quorum=True, lease=2.7, timing=SLOW, until=8.0)
+    for one in world.hosts.values():
+        reload(world, one, lease_bound=LEASE, timing=replace(SLOW, failure_timeout=0.4))
+    world.run(8.02)
+    c = host(world, "c")
+    world.feed(c, LeaveRequested(stop=False))
+    world.run(8.05)
+    assert c.node is not None
+    assert not c.node.membership.active
+    world.feed(c, JoinRequested())
+    world.run(8.2)
+    for other in "ab":
+        world.feed(host(world, other), DrainRequested(True))
+    world.run(8.3)
+    assert len(c.answers(world.now)) == 6
+    world.pause(c)
+    world.run(12.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_a_shorter_lease_does_not_make_the_kernel_forget_a_longer_one() -> None:
+    lease = Lease(2.7, 0.1)
+    lease.extend(10.0, 10.0, clear=True)
+    lease.configure(LEASE, 0.1)
+    lease.drop(10.1)
+    assert lease.extend(10.3, 10.2, clear=True)[0] == HoldLease(10.2 + LEASE, fresh=True)
+    assert lease.lapse(10.6)
+    assert not lease.in_force(10.6)
+    assert not lease.silent(10.6)
+    assert lease.remaining(10.6) == 12.7 - 10.6
+    assert lease.silent(12.7)
+
+
+def test_a_vip_that_only_the_lost_node_knew_is_waited_for_when_a_reload_names_it() -> None:
+    """c has been told of a seventh VIP first, holds it and hangs; the others go on without it, then hear of the VIP."""
+    world = made("abc", quorum=True, until=4.0)
+    reload(world, host(world, "c"), vips=vips(7))
+    world.run(4.7)
+    assert len(answering(world)) == 7
+    world.network.cut.add(("c", "a"))
+    world.run(5.0)
+    world.pause(host(world, "c"))
+    world.feed(host(world, "a"), HardwareKnown(("02:00:00:00:00:01",)))
+    world.run(5.15)
+    node = host(world, "a").node
+    assert node is not None
+    assert node.membership.view is not None
+    assert len(node.membership.view.members) == 2
+    for name in "ab":
+        reload(world, host(world, name), vips=vips(7))
+    world.run(8.0)
+    assert len(answering(world)) == 7
+
+
+def test_who_leaves_and_comes_back_does_not_vote_before_the_longest_lease_that_it_knew_is_over() -> None:
+    """It may have acknowledged that, and will not say so any more."""
+    world = made("abc", quorum=True, lease=2.7, timing=SLOW, until=8.0)
+    for one in world.hosts.values():
+        reload(world, one, lease_bound=LEASE, timing=replace(SLOW, failure_timeout=0.4))
+    world.run(8.05)
+    c = host(world, "c")
+    world.feed(c, LeaveRequested(stop=False))
+    world.run(8.1)
+    world.feed(c, JoinRequested())
+    world.run(10.0)
+    assert c.node is not None
+    assert not c.node.serving.voting
+    world.run(11.5)
+    assert c.node.serving.voting
+    assert sum(map(len, answering(world).values())) == 6
