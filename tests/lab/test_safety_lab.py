@@ -154,6 +154,17 @@ def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> No
         assert {frame.node for frame in asker.frames} == {other}
 
 
+def test_a_vip_put_beside_the_holders_own_is_not_answered_when_it_has_moved_on(lab: Lab) -> None:
+    """With another prefix, so that what the agent takes off is not what the person has put up."""
+    address = on(lab, OLD)[0]
+    with Asker(lab.plan, [address]) as asker:
+        network.batch([f"addr add {address}/24 dev eth0"], lab.plan.namespace(OLD))
+        until(lambda: answers(asker, address, OLD) >= ENOUGH)
+        assert on(lab, OLD).count(address) == 1, "the person's stays"
+    assert answered_by_two(asker.frames) == (0.0, 0)
+    until(lambda: told(lab, OLD, "vip_acquire_failed", vip=address, reason="exists_here"))
+
+
 def test_the_guard_of_a_node_that_left_and_is_alone_stays(lab_name: str) -> None:
     """It is not stepped any more, having nothing to do; that is no hang."""
     with cluster(lab_name, 1, 1) as lab:
