@@ -29,7 +29,8 @@ table arp molehill_www { chain answer { input; iifname eth0 accept; arp daddr ip
   looks. A neighbour solicitation is answered from the address asked for, so `send` stops that too. ARP for a VIP is
   answered only on interfaces that carry VIPs, where netdev chains ask for the lease: the arp family hears no frames.
 - *Strange addresses* (sets `strange4`, `strange6`, asked before the lease in each chain) are VIPs that somebody put on
-  an interface here by hand while another node may hold them: they are dropped whether or not a lease is in force.
+  an interface here by hand while another node may hold them: they are dropped whether or not a lease is in force, and
+  as long as there are any the tables outlive the agent.
 - *Announcements* of our own go out by packet sockets, past all hooks but egress (kernel 5.16).
 - *Beside other rules.* Nothing is ever accepted for others: `accept` ends our own chain only. `deliver` comes before
   defragmentation, connection tracking and DNAT, `send` after SNAT. What an nftables flowtable, XDP or a tc program
@@ -116,6 +117,21 @@ def remove_table(cluster: str) -> None:
             failure = channel.commit([nft.delete_table(family, table_name(cluster))])
             if failure and failure.answer.code not in _ABSENT:
                 raise OSError(failure.answer.code, failure.answer.text)
+    finally:
+        channel.close()
+
+
+def silenced(cluster: str) -> frozenset[bytes]:
+    """The strange addresses that a former life's tables drop; none where there are no tables."""
+    try:
+        channel = nft.FilterSocket()
+    except OSError:
+        return frozenset()
+    try:
+        names = (STRANGE[length] for length in _PLACES[nft.INET])
+        return frozenset(key for name in names for key in channel.elements(nft.INET, table_name(cluster), name))
+    except OSError:
+        return frozenset()
     finally:
         channel.close()
 

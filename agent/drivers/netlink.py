@@ -102,7 +102,7 @@ class AddressDriver:
         """The same, and those of which ours are up besides: one is on another interface, or has another prefix."""
         self._native: frozenset[bytes] = frozenset()
         """Addresses that were here, not ours, when they became a VIP's: the node may live by them."""
-        self._strange: frozenset[bytes] = frozenset()
+        self.strange: frozenset[bytes] = frozenset()
         """Those that came later, by another hand."""
         self._cleaned = False
         self._obstacles: dict[str, str] = {}
@@ -112,8 +112,12 @@ class AddressDriver:
         self._owed: list[tuple[VipName, Input]] = []
         self._retry: asyncio.Handle | None = None
 
-    async def open(self) -> None:
-        """Reads links and addresses, listens from then on, and reports `VipsUnable`. Raises OSError."""
+    async def open(self, strange: frozenset[bytes] = frozenset()) -> None:
+        """Reads links and addresses, listens from then on, and reports `VipsUnable`. Raises OSError.
+
+        `strange`: addresses that were so in a former life. `strange` then has those that are still there.
+        """
+        self.strange = strange
         self._loop = asyncio.get_running_loop()
         self._kernel = Kernel(self._event_buffer)
         self._replan()
@@ -457,11 +461,11 @@ class AddressDriver:
 
     def _tell_strange(self, foreign: frozenset[bytes], begins: bool) -> None:
         if begins or not (self._kernel.keeps_tags or self._cleaned):
-            self._native |= foreign - self._strange
+            self._native |= foreign - self.strange
         self._native &= foreign
         strange = foreign - self._native
-        if strange != self._strange:
-            self._strange = strange
+        if strange != self.strange:
+            self.strange = strange
             self._on_strange(strange)
 
     def _replan(self) -> None:

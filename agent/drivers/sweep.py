@@ -2,6 +2,7 @@
 
 Where agent and guard were killed together, addresses would stay up to the end of their lifetime, and the filter tables,
 which keep them silent, up to the next start. The addresses go first. After an orderly end there is nothing to do.
+Tables that silence what somebody else has put here (`lease_table`: strange addresses) stay, as at an orderly end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from struct import Struct
 
 from agent.drivers import nftables, removal, rtnetlink
+from agent.drivers.lease_table import STRANGE
 
 STATE_DIR = "/var/lib/molehill"
 
@@ -71,17 +73,27 @@ def _sweep() -> int:
 
 
 def remove_tables() -> int:
-    """Removes all filter tables of molehill, and how many there were. Raises OSError."""
+    """Removes all filter tables of molehill that may go, and how many there were. Raises OSError."""
     tables = _tables()
-    if tables:
-        channel = nftables.FilterSocket()
-        try:
-            failure = channel.commit([nftables.delete_table(family, name) for family, name in tables])
-        finally:
-            channel.close()
-        if failure:
-            raise OSError(failure.answer.code, f"filter tables cannot be removed: {failure.answer.text}")
-    return len(tables)
+    if not tables:
+        return 0
+    channel = nftables.FilterSocket()
+    try:
+        needed = {name for _, name in tables if _silences(channel, name)}
+        requests = [nftables.delete_table(family, name) for family, name in tables if name not in needed]
+        failure = channel.commit(requests) if requests else None
+    finally:
+        channel.close()
+    if failure:
+        raise OSError(failure.answer.code, f"filter tables cannot be removed: {failure.answer.text}")
+    for name in sorted(needed):
+        print(f"molehill: the nft tables {name} stay: they silence VIPs that were put here by hand", file=sys.stderr)
+    return len(requests)
+
+
+def _silences(channel: nftables.FilterSocket, name: str) -> bool:
+    """Whether these tables have strange addresses."""
+    return any(channel.elements(nftables.INET, name, each) for each in STRANGE.values())
 
 
 def _tables() -> list[tuple[int, str]]:
