@@ -18,7 +18,7 @@ from agent.core.settings import Vip
 from agent.core.view import NeighbourEntry
 from agent.drivers.announcer import Announcer
 from agent.drivers.lease import FastLease, LeaseUnavailable
-from agent.drivers.lease_table import silenced
+from agent.drivers.lease_table import others, silenced
 from agent.drivers.netlink import AddressDriver
 from agent.drivers.probing import Prober
 from agent.drivers.records import AddressKey, LinkRecord
@@ -102,7 +102,7 @@ class Presence:
 
     def _open_lease(self) -> str:
         try:
-            self._lease.open(self._drivers.strays(), self._drivers.strange)
+            self._lease.open(self._drivers.strays(others(self._cluster)), self._drivers.strange)
         except LeaseUnavailable as error:
             self._publish(LeaseLayer(self._clock(), "fast", False, str(error)))
             return str(error)
@@ -111,7 +111,7 @@ class Presence:
 
     def start(self) -> None:
         """What a former life left goes."""
-        self._drivers.remove_strays()
+        self._drivers.remove_strays(others(self._cluster))
         if self._leased:
             self._lease.keep_strays(self._drivers.strays())
         self._drivers.start_renewing()

@@ -135,16 +135,16 @@ class AddressDriver:
         self._loop.remove_reader(self._kernel.events)
         self._kernel.close()
 
-    def strays(self) -> tuple[str, ...]:
-        """Addresses that a former life of this program left and that are still there."""
+    def strays(self, spared: frozenset[bytes] = frozenset()) -> tuple[str, ...]:
+        """Addresses that a former life of this program left and that are still there; `spared`: another agent's."""
         keeps = self._kernel.keeps_tags
-        keys = strays(self._kernel.table, self._plans.values(), self._holder, tags=keeps)
+        keys = strays(self._kernel.table, self._plans.values(), self._holder, spared, tags=keeps)
         return tuple(text(key.packed) for key in keys)
 
-    def remove_strays(self) -> tuple[tuple[str, str], ...]:
+    def remove_strays(self, spared: frozenset[bytes] = frozenset()) -> tuple[tuple[str, str], ...]:
         """Removes what a former life of this program left; interface and address of each. For the start only."""
         kernel = self._kernel
-        keys = strays(kernel.table, self._plans.values(), self._holder, tags=kernel.keeps_tags)
+        keys = strays(kernel.table, self._plans.values(), self._holder, spared, tags=kernel.keeps_tags)
         removed: list[tuple[str, str]] = []
         for position in range(0, len(keys), SLICE):
             part = keys[position : position + SLICE]
