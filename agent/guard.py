@@ -50,9 +50,10 @@ NETLINK_NETFILTER = 12
 
 # The memory. Numbers are native; each is written by one aligned store.
 
-BEAT, PATIENCE, SETTLED, PHASE, WORDS, TABLES = range(6)
+BEAT, PATIENCE, SETTLED, PHASE, WORDS, TABLES, LOOKS = range(7)
 """Numbers of the header: the last beat, the silence that means a hang (0: none does), up to which announcement it is
-sure what became of it, what the guard is at, and which half of an area is in force (0: none)."""
+sure what became of it, what the guard is at, which half of an area is in force (0: none), and how often the guard has
+looked at the beat: it does within each patience, and so shows that it runs."""
 PATH_AT, PATH_MAX = 64, 2048
 """Path of the file that a living agent has locked (`Guard.claim`)."""
 WORDS_AT, WORDS_MAX = 4096, 512 << 10
@@ -98,6 +99,9 @@ class Memory:
 
     def phase(self) -> int:
         return self._number(PHASE)
+
+    def looked(self) -> None:
+        os.pwrite(self._descriptor, LENGTH.pack(self._number(LOOKS) + 1), 8 * LOOKS)
 
     def begin(self, phase: int) -> None:
         os.pwrite(self._descriptor, LENGTH.pack(phase), 8 * PHASE)
@@ -218,6 +222,7 @@ class Watch:
         """`died`, `hangs` or `done`."""
         while True:
             beat, patience = self._memory.pulse()
+            self._memory.looked()
             due = max(beat, self._excused) + patience
             ready = dict(self._poller.poll(max(0.0, due - clock()) * 1000 if patience else None))
             if self._line in ready:

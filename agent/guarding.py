@@ -36,6 +36,9 @@ SHORT_LIFE: Final = 1.0
 """Seconds; a guard that dies sooner may do so again."""
 PAUSES: Final = (0.0, 0.0, 0.2, 1.0, 5.0, 30.0)
 """Seconds before the next guard is started, by how many lived shortly in a row."""
+CHECK: Final = 2.0
+"""Seconds, and `CHECK_PATIENCES` at the least, in which a guard that runs has looked at the beat."""
+CHECK_PATIENCES: Final = 4
 
 LINE_AT, LOCK_AT = 1000, 1010
 """Least descriptors of the line and the lock. The kernel closes a dying process' files one after the other, the highest
@@ -79,6 +82,9 @@ class Guard:
         self._started = 0.0
         self._short_lives = 0
         self._retry: asyncio.TimerHandle | None = None
+        self._checking: asyncio.TimerHandle | None = None
+        self._seen = (0.0, 0)
+        self._hangs = False
         self._story = ""
         self.pid = 0
         """Of the guard that runs now; 0: none."""
@@ -191,6 +197,21 @@ class Guard:
             if line.recv(64):
                 self._on_event(LeaseLayer(self._clock(), LAYER, True, f"guard {self.pid} watches{self._story}"))
                 self._story = ""
+                self._check()
+
+    def _check(self) -> None:
+        """A guard that watches but does not run (stopped, or stuck in the kernel) is no guard: it is ended."""
+        assert self._loop is not None
+        before, self._seen = self._seen, (self._pulse[guard.PATIENCE], self._numbers[guard.LOOKS])
+        watching = self._numbers[guard.PHASE] == guard.WATCHING
+        # Late: this process was not run either.
+        punctual = self._checking is not None and self._loop.time() < self._checking.when() + CHECK / 2
+        if punctual and before == self._seen and self._seen[0] and watching:
+            self._checking, self._hangs = None, True
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            return
+        self._checking = self._loop.call_later(max(CHECK, CHECK_PATIENCES * self._seen[0]), self._check)
 
     def _find_dead(self) -> None:
         """The guard has ended: another is started before anybody is told."""
@@ -198,6 +219,9 @@ class Guard:
         lived = guard.clock() - self._started
         given_up = self._numbers[guard.PHASE] != guard.WATCHING
         self._let_go()
+        if self._hangs:
+            how = "did not run and was ended"
+            self._hangs = False
         if given_up:
             how = "took this node's addresses away because the agent hung"
             self._numbers[guard.WORDS] = 0  # nobody would hear them a second time
@@ -233,6 +257,9 @@ class Guard:
 
     def _let_go(self) -> None:
         """Of the process that is or was the guard."""
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
         if self._line is None:
             return
         if self._loop is not None:

@@ -18,6 +18,7 @@ from agent.core.settings import Vip
 from agent.core.view import NeighbourEntry
 from agent.drivers.announcer import Announcer
 from agent.drivers.lease import FastLease, LeaseUnavailable
+from agent.drivers.lease_table import others, silenced
 from agent.drivers.netlink import AddressDriver
 from agent.drivers.probing import Prober
 from agent.drivers.records import AddressKey, LinkRecord
@@ -56,6 +57,7 @@ class Presence:
         submit: Callable[[Input], None],
         publish: Callable[[Event], None],
     ) -> None:
+        self._cluster = cluster
         self._wishes = wishes
         self._guard = guard
         self._clock = clock
@@ -93,14 +95,14 @@ class Presence:
     async def open(self) -> str:
         """Why there is no fast lease although it is wanted; empty: there is one, or none is wanted. Raises OSError."""
         await self._announcer.open()
-        await self._drivers.open()
+        await self._drivers.open(silenced(self._cluster) if self._wishes.leased else frozenset())
         missing = self._open_lease() if self._wishes.leased else ""
         await self._watch.open()
         return missing
 
     def _open_lease(self) -> str:
         try:
-            self._lease.open(self._drivers.strays())
+            self._lease.open(self._drivers.strays(others(self._cluster)), self._drivers.strange)
         except LeaseUnavailable as error:
             self._publish(LeaseLayer(self._clock(), "fast", False, str(error)))
             return str(error)
@@ -109,7 +111,7 @@ class Presence:
 
     def start(self) -> None:
         """What a former life left goes."""
-        self._drivers.remove_strays()
+        self._drivers.remove_strays(others(self._cluster))
         if self._leased:
             self._lease.keep_strays(self._drivers.strays())
         self._drivers.start_renewing()
@@ -143,7 +145,10 @@ class Presence:
 
     @property
     def filters(self) -> tuple[bytes, ...]:
-        """What removes this node's filter: for the guard, when the agent is gone and no address is left."""
+        """What removes this node's filter: for the guard, when the agent is gone and no address is left.
+
+        Nothing does while the filter silences what somebody else has put here.
+        """
         return self._lease.removal() if self._leased else ()
 
     # Effects.
@@ -195,6 +200,7 @@ class Presence:
         """Somebody put a VIP on this machine: whoever holds it by the group's word is the one to answer."""
         if self._leased:
             self._lease.silence(addresses)
+            self._guard.tables(self.filters)
 
     def _link_changed(self, name: str, link: LinkRecord | None) -> None:
         self._announcer.link_changed(name, link)

@@ -168,17 +168,24 @@ def _planned(interface: str, key: AddressKey, route: bool, lifetime: int) -> Pla
 
 
 def strays(
-    table: Iterable[AddressRecord], vips: Iterable[PlannedVip], held: Iterable[AddressKey], *, tags: bool
+    table: Iterable[AddressRecord],
+    vips: Iterable[PlannedVip],
+    held: Iterable[AddressKey],
+    spared: frozenset[bytes] = frozenset(),
+    *,
+    tags: bool,
 ) -> list[AddressKey]:
     """Addresses that a former life of this program left.
 
     Where the kernel keeps `tags`, whatever bears ours. Where it does not, exactly a configured VIP's address with its
-    prefix on its interface: that address is nobody else's business by configuration.
+    prefix on its interface: that address is nobody else's business by configuration. What is `spared` is another's.
     """
     ours = set(held)
     configured = {address.key for vip in vips for address in vip.addresses}
     return [
         record.key
         for record in table
-        if record.key not in ours and (record.tag == TAG if tags else record.key in configured)
+        if record.key not in ours
+        and record.key.packed not in spared
+        and (record.tag == TAG if tags else record.key in configured)
     ]

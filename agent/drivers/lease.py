@@ -5,7 +5,8 @@ and go, and put back when somebody removes them. Every call is done when it retu
 changes the tables waits while another process changes the host's rules (one kernel lock for all of nf_tables).
 
 The tables stay when the process ends: addresses that a dead agent leaves are silent. They go by `close(remove=True)`,
-by `lease_table.remove_table`, or are taken over by the next `open`.
+by `lease_table.remove_table`, or are taken over by the next `open`. Where they silence what somebody else has put here
+they stay until that is gone: it would answer beside the VIP's holder as soon as this agent ends.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ STEADY = 1_000_000
 
 CLOCK_MONOTONIC_COARSE = 6
 """Its resolution is the kernel's tick. Python does not name it."""
+
+QUESTIONS = 200
+"""How often it is asked whether frames have arrived, 10 us each: another processor may have to take them in (RPS)."""
 
 NEVER = float("-inf")
 
@@ -108,10 +112,11 @@ class FastLease:
 
     # Beginning and end.
 
-    def open(self, strays: Iterable[str] = ()) -> None:
+    def open(self, strays: Iterable[str] = (), strange: frozenset[bytes] = frozenset()) -> None:
         """Makes the tables, without a lease, in place of those of a former life. Raises LeaseUnavailable.
 
         `strays`: addresses that a former life left on interfaces; they stay silent until `keep_strays` omits them.
+        `strange`: as for `silence`.
         """
         self._loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as undo:
@@ -120,6 +125,7 @@ class FastLease:
             except OSError as error:
                 raise _unavailable(error.errno or 0, str(error)) from error
             self._covered = {ip_address(address).packed: {None} for address in strays}
+            self._strange = strange
             failure = self._rebuild()
             if failure:
                 raise _unavailable(failure.answer.code, failure.answer.text)
@@ -138,20 +144,24 @@ class FastLease:
         self._loopback.bind(("lo", 0))
 
     def close(self, *, remove: bool) -> None:
-        """`remove`: with the tables, for when no address is left; otherwise what is covered falls silent."""
+        """`remove`: with the tables, if no strange address is left; otherwise what is covered falls silent."""
         for handle in (self._turn, self._later):
             if handle is not None:
                 handle.cancel()
         self._loop.remove_reader(self._notices)
         self._notices.close()
-        if remove:
+        if remove and not self._strange:
             self._channel.commit(self._table.remove())
         self._channel.close()
         self._loopback.close()
 
     def removal(self) -> tuple[bytes, ...]:
-        """Batches that take the tables away, each to be sent by itself: for whoever outlives this process."""
-        return tuple(bytes(nft.batch([request])) for request in self._table.remove())
+        """Batches that take the tables away, each to be sent by itself: for whoever outlives this process.
+
+        None while there are strange addresses.
+        """
+        requests = [] if self._strange else self._table.remove()
+        return tuple(bytes(nft.batch([request])) for request in requests)
 
     def _shortcoming(self) -> str:
         if self._table.egress:
@@ -198,7 +208,11 @@ class FastLease:
                     self._loopback.send(frame)
             except OSError:
                 return False
-        return self._leased <= wall or self._channel.has(self._table.query(self._leased - self._table.step), len(TIMED))
+        return self._leased <= wall or any(self._told() for _ in range(QUESTIONS if moments else 1))
+
+    def _told(self) -> bool:
+        """Whether the last moment that is leased stands in the tables."""
+        return self._channel.has(self._table.query(self._leased - self._table.step), len(TIMED))
 
     def _lapsed(self) -> None:
         self._until = NEVER
@@ -281,6 +295,9 @@ class FastLease:
 
     def link_changed(self, name: str) -> None:
         """To be told of each change of an interface: one that is made anew needs new chains."""
+        if name == "lo" and not self._by_frames:
+            self._by_frames = True  # the next renewal tries them again
+            self._on_event(LeaseLayer(self._clock(), LAYER, True, self._shortcoming()))
         if name in self._interfaces:
             self._follow()
 

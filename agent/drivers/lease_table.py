@@ -29,7 +29,8 @@ table arp molehill_www { chain answer { input; iifname eth0 accept; arp daddr ip
   looks. A neighbour solicitation is answered from the address asked for, so `send` stops that too. ARP for a VIP is
   answered only on interfaces that carry VIPs, where netdev chains ask for the lease: the arp family hears no frames.
 - *Strange addresses* (sets `strange4`, `strange6`, asked before the lease in each chain) are VIPs that somebody put on
-  an interface here by hand while another node may hold them: they are dropped whether or not a lease is in force.
+  an interface here by hand while another node may hold them: they are dropped whether or not a lease is in force, and
+  as long as there are any the tables outlive the agent.
 - *Announcements* of our own go out by packet sockets, past all hooks but egress (kernel 5.16).
 - *Beside other rules.* Nothing is ever accepted for others: `accept` ends our own chain only. `deliver` comes before
   defragmentation, connection tracking and DNAT, `send` after SNAT. What an nftables flowtable, XDP or a tc program
@@ -48,6 +49,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.drivers import nftables as nft
+from agent.drivers import rtnetlink
 
 FIRST = -450
 """Priority before defragmentation of fragments (-400), raw (-300), connection tracking (-200) and DNAT (-100)."""
@@ -63,6 +65,8 @@ SWEEP = 250
 """Milliseconds between two sweeps of moments that are over."""
 SIZE = 65_535
 
+PREFIX = "molehill_"
+"""How the names of all tables begin."""
 LEASE = "lease"
 _NAMES = {4: "vips4", 16: "vips6"}
 STRANGE = {4: "strange4", 16: "strange6"}
@@ -95,9 +99,9 @@ _ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUP
 def table_name(cluster: str) -> str:
     """The tables' name. What nft(8) could not read back, or is long, is replaced and told apart by a hash."""
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", cluster):
-        return f"molehill_{cluster}"
+        return f"{PREFIX}{cluster}"
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", cluster)[:48]
-    return f"molehill_{plain}_{hashlib.sha256(cluster.encode()).hexdigest()[:8]}"
+    return f"{PREFIX}{plain}_{hashlib.sha256(cluster.encode()).hexdigest()[:8]}"
 
 
 def remove_table(cluster: str) -> None:
@@ -118,6 +122,49 @@ def remove_table(cluster: str) -> None:
                 raise OSError(failure.answer.code, failure.answer.text)
     finally:
         channel.close()
+
+
+def tables() -> list[tuple[int, str]]:
+    """Family and name of all tables of molehill's, of whatever cluster; none where the kernel has no nf_tables."""
+    try:
+        channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nft.NETLINK_NETFILTER)
+    except OSError:
+        return []
+    found: list[tuple[int, str]] = []
+    with channel:
+        channel.send(nft.request(nft.GETTABLE, 0, rtnetlink.NLM_F_DUMP))
+        while True:
+            data = channel.recv(rtnetlink.RECEIVE_BYTES)
+            for at in rtnetlink.messages(data):
+                if at.kind in (rtnetlink.NLMSG_DONE, rtnetlink.NLMSG_ERROR):
+                    return found
+                for kind, first, last in rtnetlink.attributes(data, at.start + 4, at.end):
+                    if kind == 1 and data[first:last].startswith(PREFIX.encode()):
+                        found.append((data[at.start], data[first:last].rstrip(b"\0").decode()))
+
+
+def others(cluster: str) -> frozenset[bytes]:
+    """Addresses that are covered by tables of other clusters: an agent of theirs looks after them."""
+    names = {name for family, name in tables() if family == nft.INET} - {table_name(cluster)}
+    return frozenset(key for name in names for each in _NAMES.values() for key in _read(name, each))
+
+
+def _read(table: str, name: str) -> list[bytes]:
+    try:
+        channel = nft.FilterSocket()
+    except OSError:
+        return []
+    try:
+        return channel.elements(nft.INET, table, name)
+    except OSError:
+        return []
+    finally:
+        channel.close()
+
+
+def silenced(cluster: str) -> frozenset[bytes]:
+    """The strange addresses that a former life's tables drop; none where there are no tables."""
+    return frozenset(key for name in STRANGE.values() for key in _read(table_name(cluster), name))
 
 
 class LeaseTable:

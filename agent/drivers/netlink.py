@@ -98,9 +98,11 @@ class AddressDriver:
         self._unable: tuple[tuple[VipName, str], ...] | None = None
         self._blocked: frozenset[VipName] = frozenset()
         """VIPs whose address is here and not ours, as last told."""
+        self._beside: frozenset[VipName] = frozenset()
+        """The same, and those of which ours are up besides: one is on another interface, or has another prefix."""
         self._native: frozenset[bytes] = frozenset()
         """Addresses that were here, not ours, when they became a VIP's: the node may live by them."""
-        self._strange: frozenset[bytes] = frozenset()
+        self.strange: frozenset[bytes] = frozenset()
         """Those that came later, by another hand."""
         self._cleaned = False
         self._obstacles: dict[str, str] = {}
@@ -110,8 +112,12 @@ class AddressDriver:
         self._owed: list[tuple[VipName, Input]] = []
         self._retry: asyncio.Handle | None = None
 
-    async def open(self) -> None:
-        """Reads links and addresses, listens from then on, and reports `VipsUnable`. Raises OSError."""
+    async def open(self, strange: frozenset[bytes] = frozenset()) -> None:
+        """Reads links and addresses, listens from then on, and reports `VipsUnable`. Raises OSError.
+
+        `strange`: addresses that were so in a former life. `strange` then has those that are still there.
+        """
+        self.strange = strange
         self._loop = asyncio.get_running_loop()
         self._kernel = Kernel(self._event_buffer)
         self._replan()
@@ -129,16 +135,16 @@ class AddressDriver:
         self._loop.remove_reader(self._kernel.events)
         self._kernel.close()
 
-    def strays(self) -> tuple[str, ...]:
-        """Addresses that a former life of this program left and that are still there."""
+    def strays(self, spared: frozenset[bytes] = frozenset()) -> tuple[str, ...]:
+        """Addresses that a former life of this program left and that are still there; `spared`: another agent's."""
         keeps = self._kernel.keeps_tags
-        keys = strays(self._kernel.table, self._plans.values(), self._holder, tags=keeps)
+        keys = strays(self._kernel.table, self._plans.values(), self._holder, spared, tags=keeps)
         return tuple(text(key.packed) for key in keys)
 
-    def remove_strays(self) -> tuple[tuple[str, str], ...]:
+    def remove_strays(self, spared: frozenset[bytes] = frozenset()) -> tuple[tuple[str, str], ...]:
         """Removes what a former life of this program left; interface and address of each. For the start only."""
         kernel = self._kernel
-        keys = strays(kernel.table, self._plans.values(), self._holder, tags=kernel.keeps_tags)
+        keys = strays(kernel.table, self._plans.values(), self._holder, spared, tags=kernel.keeps_tags)
         removed: list[tuple[str, str]] = []
         for position in range(0, len(keys), SLICE):
             part = keys[position : position + SLICE]
@@ -275,7 +281,7 @@ class AddressDriver:
             return planned.obstacle, planned.detail
         foreign = self._foreign(planned)
         if foreign:
-            return "exists_here", self._there_already(foreign)
+            return "exists_here", self._there_already(foreign[0])
         current = {address.key for address in planned.addresses}
         if self._delete([key for key in self._up.get(name, ()) if key not in current]):
             return "netlink", "the kernel refuses to delete addresses that the VIP had before its definition changed"
@@ -285,13 +291,11 @@ class AddressDriver:
         where = f"{text(foreign.key.packed)}/{foreign.key.prefix} on {self._kernel.links.name(foreign.key.ifindex)}"
         return f"{where} is there already and was not put there by molehill; remove it by hand"
 
-    def _foreign(self, planned: PlannedVip) -> AddressRecord | None:
-        """An address of this VIP that is on this node without being ours."""
-        for address in planned.addresses:
-            for record in self._kernel.table.same(address.packed):
-                if not self._is_ours(record):
-                    return record
-        return None
+    def _foreign(self, planned: PlannedVip) -> list[AddressRecord]:
+        """Addresses of this VIP that are on this node without being ours."""
+        table = self._kernel.table
+        same = (record for address in planned.addresses for record in table.same(address.packed))
+        return [record for record in same if not self._is_ours(record)]
 
     def _is_ours(self, record: AddressRecord | None) -> bool:
         return record is not None and (record.tag == TAG or record.key in self._holder)
@@ -330,7 +334,12 @@ class AddressDriver:
 
     def _take_off(self, names: list[VipName]) -> list[VipName]:
         """Deletes whatever is up of these VIPs; those of which something is left."""
+        beside = [name for name in names if name in self._up and name in self._beside]
         self._delete([key for name in names for key in self._up.get(name, ())])
+        if any(name not in self._up for name in beside):
+            # Before it is confirmed that ours are gone, and another node answers.
+            self._replan()
+            self._report()
         return [name for name in names if self._up.get(name)]
 
     def _delete(self, keys: list[AddressKey]) -> list[AddressKey]:
@@ -395,6 +404,7 @@ class AddressDriver:
             kernel.read_anew
             or kernel.changed
             or any(self._concerns(key) for key, ours in kernel.moved.items() if not ours)
+            or not self._beside.isdisjoint(lost)
         ):
             self._replan()
             self._report()
@@ -426,9 +436,11 @@ class AddressDriver:
         for interface, reason in self._obstacles.items():
             if before.get(interface) != reason:
                 self._on_event(InterfaceChanged(now, interface, not reason, reason))
-        foreign = {name: record for name, planned in self._plans.items() if (record := self._foreign(planned))}
-        self._tell_blocked(now, foreign)
-        self._tell_strange(frozenset(r.key.packed for n, r in foreign.items() if n not in self._up), begins)
+        foreign = {name: records for name, planned in self._plans.items() if (records := self._foreign(planned))}
+        self._beside = frozenset(foreign)
+        blocked = {name: records for name, records in foreign.items() if name not in self._up}
+        self._tell_blocked(now, blocked)
+        self._tell_strange(frozenset(each.key.packed for records in blocked.values() for each in records), begins)
         reasons = {
             name: planned.obstacle or ("exists_here" if name in foreign else "")
             for name, planned in self._plans.items()
@@ -438,22 +450,22 @@ class AddressDriver:
             self._unable = unable
             self._on_input(VipsUnable(unable))
 
-    def _tell_blocked(self, now: float, foreign: dict[VipName, AddressRecord]) -> None:
+    def _tell_blocked(self, now: float, blocked: dict[VipName, list[AddressRecord]]) -> None:
         """The group never asks this node for such a VIP, so no failed acquisition would tell anybody of it."""
         if not (self._kernel.keeps_tags or self._cleaned):
             return  # what a former life left looks like the node's own until `remove_strays`
-        for name, record in foreign.items():
-            if name not in self._blocked and name not in self._up:
-                self._on_event(VipAcquireFailed(now, name, "exists_here", self._there_already(record), 0.0))
-        self._blocked = frozenset(foreign)
+        for name, records in blocked.items():
+            if name not in self._blocked:
+                self._on_event(VipAcquireFailed(now, name, "exists_here", self._there_already(records[0]), 0.0))
+        self._blocked = frozenset(blocked)
 
     def _tell_strange(self, foreign: frozenset[bytes], begins: bool) -> None:
         if begins or not (self._kernel.keeps_tags or self._cleaned):
-            self._native |= foreign - self._strange
+            self._native |= foreign - self.strange
         self._native &= foreign
         strange = foreign - self._native
-        if strange != self._strange:
-            self._strange = strange
+        if strange != self.strange:
+            self.strange = strange
             self._on_strange(strange)
 
     def _replan(self) -> None:

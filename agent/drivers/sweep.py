@@ -2,6 +2,7 @@
 
 Where agent and guard were killed together, addresses would stay up to the end of their lifetime, and the filter tables,
 which keep them silent, up to the next start. The addresses go first. After an orderly end there is nothing to do.
+Tables that silence what somebody else has put here (`lease_table`: strange addresses) stay, as at an orderly end.
 """
 
 from __future__ import annotations
@@ -9,21 +10,12 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import socket
 import sys
 from pathlib import Path
-from struct import Struct
 
-from agent.drivers import nftables, removal, rtnetlink
+from agent.drivers import lease_table, nftables, removal
 
 STATE_DIR = "/var/lib/molehill"
-
-TABLES = "molehill_"
-"""How the names of all filter tables begin (`lease_table.table_name`)."""
-
-_GETTABLE = 1
-_TABLE_NAME = 1
-_FAMILY = Struct("=B")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,34 +63,24 @@ def _sweep() -> int:
 
 
 def remove_tables() -> int:
-    """Removes all filter tables of molehill, and how many there were. Raises OSError."""
-    tables = _tables()
-    if tables:
-        channel = nftables.FilterSocket()
-        try:
-            failure = channel.commit([nftables.delete_table(family, name) for family, name in tables])
-        finally:
-            channel.close()
-        if failure:
-            raise OSError(failure.answer.code, f"filter tables cannot be removed: {failure.answer.text}")
-    return len(tables)
-
-
-def _tables() -> list[tuple[int, str]]:
-    """Family and name of our tables; none where the kernel has no nf_tables."""
+    """Removes all filter tables of molehill that may go, and how many there were. Raises OSError."""
+    tables = lease_table.tables()
+    if not tables:
+        return 0
+    channel = nftables.FilterSocket()
     try:
-        channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nftables.NETLINK_NETFILTER)
-    except OSError:
-        return []
-    found: list[tuple[int, str]] = []
-    with channel:
-        channel.send(nftables.request(_GETTABLE, 0, rtnetlink.NLM_F_DUMP))
-        while True:
-            data = channel.recv(rtnetlink.RECEIVE_BYTES)
-            for at in rtnetlink.messages(data):
-                if at.kind in (rtnetlink.NLMSG_DONE, rtnetlink.NLMSG_ERROR):
-                    return found
-                (family,) = _FAMILY.unpack_from(data, at.start)
-                for kind, first, last in rtnetlink.attributes(data, at.start + 4, at.end):
-                    if kind == _TABLE_NAME and data[first:last].startswith(TABLES.encode()):
-                        found.append((family, data[first:last].rstrip(b"\0").decode()))
+        needed = {name for _, name in tables if _silences(channel, name)}
+        requests = [nftables.delete_table(family, name) for family, name in tables if name not in needed]
+        failure = channel.commit(requests) if requests else None
+    finally:
+        channel.close()
+    if failure:
+        raise OSError(failure.answer.code, f"filter tables cannot be removed: {failure.answer.text}")
+    for name in sorted(needed):
+        print(f"molehill: the nft tables {name} stay: they silence VIPs that were put here by hand", file=sys.stderr)
+    return len(requests)
+
+
+def _silences(channel: nftables.FilterSocket, name: str) -> bool:
+    """Whether these tables have strange addresses."""
+    return any(channel.elements(nftables.INET, name, each) for each in lease_table.STRANGE.values())

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 import pytest
 from cable import Cable, Heard
+from leasing import lease
 
 from agent.core.events import LeaseLost, LeaseRenewed
 from agent.core.ids import VipName
@@ -18,6 +19,7 @@ from agent.core.inputs import AddressesAdded, AddressLost
 from agent.core.settings import Address, Vip
 from agent.drivers import rtnetlink
 from agent.drivers.addresses import TAG
+from agent.drivers.lease_table import others
 from agent.drivers.lifetime import LINEAR, QUADRATIC, RENEW_AT, SHARE, AddressLifetime, lifetimes
 from agent.drivers.netlink import AddressDriver
 from agent.drivers.records import AddressKey
@@ -129,6 +131,22 @@ async def test_an_address_of_a_former_life_gets_its_full_lifetime(cable: Cable, 
         assert made.strays() == ()
         told = cable.ip("addr show dev eth0")
         assert told.count("valid_lft 300sec") + told.count("valid_lft 299sec") == 2
+
+
+@pytest.mark.netns
+async def test_what_another_clusters_agent_looks_after_was_not_left_by_a_former_life(
+    cable: Cable, heard: Heard
+) -> None:
+    ours, theirs = (AddressKey(socket.if_nametoindex("eth0"), ip_address(f"10.9.0.{n}").packed, 24) for n in (60, 61))
+    with closing(rtnetlink.RequestSocket()) as former:
+        former.execute([rtnetlink.add_address(key, tag=TAG) for key in (ours, theirs)])
+    async with lease(heard, BOTH, cluster="other") as other:
+        other.cover([theirs])
+        assert others("other") == frozenset()
+        async with driver(heard, BOTH, lifetime=0) as made:
+            assert made.strays(others("www")) == ("10.9.0.60",)
+            assert made.remove_strays(others("www")) == (("eth0", "10.9.0.60"),)
+            assert "10.9.0.61/24" in cable.addresses()
 
 
 @pytest.mark.netns

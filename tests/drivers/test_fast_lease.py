@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import time
@@ -11,7 +12,7 @@ from ipaddress import ip_address
 
 import pytest
 from asking import OWN, Asker, Service, mac
-from cable import Cable, Heard
+from cable import Cable, Heard, run
 from leasing import FOUR, LONG, SIX, WEB, clock, keys, lapse, lease, nft_, put_up
 
 from agent.core.events import LeaseLayer, LeaseRenewed
@@ -220,6 +221,31 @@ async def test_where_frames_do_not_arrive_transactions_renew(cable: Cable, heard
         assert "by transactions" in heard.of(LeaseLayer)[-1].detail
         with Asker(cable) as ask:
             assert ask.arp(FOUR)
+        cable.ip("link set lo up")
+        made.link_changed("lo")
+        assert heard.of(LeaseLayer)[-1].detail == ""
+        with closing(nft.notice_socket(0, 1 << 20)) as everything:
+            made.hold(clock() + LONG + 1, False)
+            assert select.select([everything], [], [], 0) == ([], [], []), "by frames again"
+        assert len(heard.of(LeaseLayer)) == 4
+
+
+async def test_frames_that_another_processor_takes_in_arrive_a_little_later(cable: Cable, heard: Heard) -> None:
+    """Receive packet steering, which some hosts set on all interfaces (net.core.rps_default_mask)."""
+    ours, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        pytest.skip("needs two processors")
+    steering = f"echo {1 << others[0]:x} > /sys/class/net/lo/queues/rx-0/rps_cpus"
+    run("ip", "netns", "exec", cable.node, "sh", "-c", steering)
+    os.sched_setaffinity(0, {ours})
+    try:
+        async with lease(heard, WEB) as made:
+            made.cover(keys(WEB))
+            for more in range(100):
+                made.hold(clock() + LONG + more, not more)
+            assert [each.detail for each in heard.of(LeaseLayer)] == [""]
+    finally:
+        os.sched_setaffinity(0, {ours, *others})
 
 
 async def test_nobody_else_renews(cable: Cable, heard: Heard) -> None:

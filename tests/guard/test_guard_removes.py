@@ -246,6 +246,21 @@ def test_a_replaced_guard_knows_everything(place: Place, begin: Callable[..., Ag
     assert place.addresses() == set()
 
 
+def test_a_guard_that_does_not_run_is_replaced(place: Place, begin: Callable[..., Agent]) -> None:
+    agent = begin()
+    agent.ask("put", VIPS)
+    agent.ask("patience", 0.2)
+    former = agent.guard
+    os.kill(former, signal.SIGSTOP)
+    dead = agent.event("guard")
+    assert (dead["active"], dead["detail"]) == (False, f"guard {former} did not run and was ended")
+    assert agent.event("guard")["active"] is True
+    assert agent.guard != former
+    assert place.addresses() == set(VIPS)
+    agent.kill(signal.SIGSTOP)
+    place.until(lambda: not place.addresses())
+
+
 def test_guards_that_die_at_once_are_started_less_and_less_often(begin: Callable[..., Agent]) -> None:
     agent = begin()
     gaps = []

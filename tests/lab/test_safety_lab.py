@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -154,6 +155,41 @@ def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> No
     with Asker(lab.plan, [address]) as asker:
         until(lambda: len(asker.frames) > ENOUGH)
         assert {frame.node for frame in asker.frames} == {other}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_vip_put_on_another_node_by_hand_is_not_answered_there_after_its_agents_end(
+    lab: Lab, number: signal.Signals
+) -> None:
+    address, other = on(lab, OLD)[0], OTHERS[0]
+    network.batch([f"addr add {address}/16 dev eth0"], lab.plan.namespace(other))
+    until(lambda: told(lab, other, "vip_acquire_failed", vip=address, reason="exists_here"))
+    with Asker(lab.plan, [address]) as asker:
+        guard = os.pidfd_open(pids(lab, other)[1])
+        lab.kill(other, number)
+        assert lab.wait_ended(other, 10)
+        assert select.select([guard], [], [], 10)[0], "its guard has cleaned up"
+        os.close(guard)
+        heard = len(asker.frames)
+        until(lambda: len(asker.frames) > heard + ENOUGH)
+        lab.start(other)
+        until(lambda: all(members(lab, node) == list(NODES) for node in (OLD, OTHERS[1])))
+        heard = len(asker.frames)
+        until(lambda: len(asker.frames) > heard + ENOUGH)
+        assert {frame.node for frame in asker.frames} == {OLD}
+    network.batch([f"addr del {address}/16 dev eth0"], lab.plan.namespace(other))
+    until(lambda: address not in nft(lab, other, "list", "ruleset"))
+
+
+def test_a_vip_put_beside_the_holders_own_is_not_answered_when_it_has_moved_on(lab: Lab) -> None:
+    """With another prefix, so that what the agent takes off is not what the person has put up."""
+    address = on(lab, OLD)[0]
+    with Asker(lab.plan, [address]) as asker:
+        network.batch([f"addr add {address}/24 dev eth0"], lab.plan.namespace(OLD))
+        until(lambda: answers(asker, address, OLD) >= ENOUGH)
+        assert on(lab, OLD).count(address) == 1, "the person's stays"
+    assert answered_by_two(asker.frames) == (0.0, 0)
+    until(lambda: told(lab, OLD, "vip_acquire_failed", vip=address, reason="exists_here"))
 
 
 def test_the_guard_of_a_node_that_left_and_is_alone_stays(lab_name: str) -> None:
