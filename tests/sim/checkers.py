@@ -41,6 +41,8 @@ class Checkers(Observer):
     """When each member had heard each other one last, as it sent its newest Join."""
     stalled: tuple[float, bool] = (0.0, False)
     """How late this step comes, and whether there is anybody to yield to."""
+    least_lease: float = float("inf")
+    """The shortest that any node was ever configured with: a reload may change it."""
     view_changes: int = 0
     acquisitions: int = 0
     excluded: bool = False
@@ -190,7 +192,8 @@ class Checkers(Observer):
 
     def _leased(self, host: Host, now: float, vips: tuple[VipName, ...]) -> None:
         """R9: not before any joiner's last word of the lost holder, plus its lease."""
-        bound = host.settings.lease_bound
+        self.least_lease = min(self.least_lease, *(one.settings.lease_bound for one in self.hosts.values()))
+        bound = self.least_lease
         assert host.node is not None
         view = host.node.membership.view
         if bound <= 0.0 or view is None:

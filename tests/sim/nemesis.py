@@ -69,15 +69,31 @@ class Nemesis:
             self.rival,
             self.mute,
             self.restart_and_split,
+            self.freeze_in_step,
+            self.sleep_by_turns,
+            self.sleep_at_start,
+            self.quick_return,
+            self.slow_link,
+            self.relet,
         ]
         self.arsenal = rng.sample(everything, rng.randint(2, 9))
         network = {
             self.split, self.one_way, self.broken_pairs, self.isolate, self.flicker,
             self.ask_around_partition, self.lossy, self.echo, self.mute, self.restart_and_split,
+            self.slow_link,
         }  # fmt: skip
         if rng.random() < 0.25:
             self.arsenal = [fault for fault in self.arsenal if fault not in network] or [self.crash, self.pause]
-        self.breaks_network = any(fault in network for fault in self.arsenal)
+        if self.relet in self.arsenal:
+            # While leases are being changed no node may be restarted (docs/safety.md).
+            restarts = {
+                self.crash, self.crash_coordinator, self.stop, self.restart_twice, self.drain_in_gather, self.crash_at,
+                self.crash_releasing, self.crash_two, self.guard_dies, self.restart_and_split, self.sleep_at_start,
+            }  # fmt: skip
+            self.arsenal = [fault for fault in self.arsenal if fault not in restarts]
+        # Who sleeps through a reload to longer leases does not know that a lone node's runs longer now: only a quorum
+        # cannot be had without one that was told.
+        self.breaks_network = any(fault in network or fault == self.relet for fault in self.arsenal)
         self.active = True
 
     def unleash(self) -> None:
@@ -93,7 +109,10 @@ class Nemesis:
         return self.rng.choice(list(self.world.hosts.values()))
 
     def _later(self, longest: float, action: Callable[[], None]) -> None:
-        self.world.after(self.rng.uniform(0.0, longest), lambda: action() if self.active else None)
+        self._soon(self.rng.uniform(0.0, longest), action)
+
+    def _soon(self, delay: float, action: Callable[[], None]) -> None:
+        self.world.after(delay, lambda: action() if self.active else None)
 
     def _tell(self, host: Host, item: Input) -> None:
         self.world.feed(host, item)
@@ -126,6 +145,54 @@ class Nemesis:
     def pause(self, host: Host) -> None:
         self.world.pause(host)
         self.world.after(self.rng.choice((0.02, 0.2, 0.3, 0.38, 0.45, 0.55, 2.0)), lambda: self.world.resume(host))
+
+    def freeze_in_step(self, host: Host) -> None:
+        """Stopped between a step and its effects, which are then carried out late."""
+        host.freezes = True
+        self.world.after(self.rng.choice((0.1, 0.3, 0.37, 0.55, 1.0)), lambda: self._thaw(host))
+
+    def _thaw(self, host: Host) -> None:
+        host.freezes = False
+        self.world.resume(host)
+
+    def sleep_by_turns(self, host: Host) -> None:
+        """One sleeps past the failure timeout, and as it wakes the other falls asleep."""
+        timeout = host.settings.timing.failure_timeout
+        first = self.rng.uniform(1.05, 2.0) * timeout
+        self.world.pause(host)
+        self.world.after(first, lambda: self.world.resume(host))
+        for other in self.world.hosts.values():
+            if other is host:
+                continue
+            begin = first + self.rng.uniform(-0.03, 0.03)
+            sleep = self.rng.choice((0.93, 0.97, 1.2, 2.0)) * timeout
+            self._soon(begin, lambda other=other: self.world.pause(other))  # type: ignore[misc]
+            self.world.after(begin + sleep, lambda other=other: self.world.resume(other))  # type: ignore[misc]
+
+    def sleep_at_start(self, host: Host) -> None:
+        """Stopped in its first step; as it wakes all others are late."""
+        self.world.crash(host)
+        self.world.start(host)
+        self.world.pause(host)
+        sleep = self.rng.uniform(0.3, 2.0)
+        self.world.after(sleep, lambda: self.world.resume(host))
+        for other in self.world.hosts.values():
+            if other is not host:
+                self._soon(sleep - 0.01, lambda other=other: self.world.pause(other))  # type: ignore[misc]
+                self.world.after(sleep + 0.25, lambda other=other: self.world.resume(other))  # type: ignore[misc]
+
+    def relet(self, host: Host) -> None:
+        """Leases get longer or shorter by a rolling reload."""
+        bound = host.settings.lease_bound
+        if bound <= 0.0:
+            return
+        bound = self.rng.choice((0.5, 0.9, 2.0, 3.0)) * host.settings.timing.failure_timeout
+        for target in self.world.hosts.values():
+            self._later(self.rng.choice((0.0, 0.05, 0.5)), lambda target=target: self._relet(target, bound))  # type: ignore[misc]
+
+    def _relet(self, host: Host, bound: float) -> None:
+        host.settings = replace(host.settings, lease_bound=bound, digest=f"{host.settings.digest}{bound}")
+        self._tell(host, Reconfigured(host.settings))
 
     def kernel_refuses(self, host: Host) -> None:
         host.fails = self.rng.choice((0.0, 0.3, 1.0))
@@ -228,6 +295,14 @@ class Nemesis:
         self.world.network.stale = self.rng.choice((0.05, 0.3))
         self._later(4.0, lambda: setattr(self.world.network, "stale", 0.0))
 
+    def slow_link(self, host: Host) -> None:
+        """What one says to another comes late, but it comes; meanwhile it may leave and come back."""
+        network, link = self.world.network, (host.name, self._victim().name)
+        network.slow[link] = self.rng.choice((0.05, 0.2, 0.3))
+        if self.rng.random() < 0.5:
+            self._later(0.05, lambda: self.quick_return(host))
+        self._later(2.0, lambda: network.slow.pop(link, None))
+
     def split(self, host: Host) -> None:
         names = sorted(self.world.hosts)
         group = {str(name) for name in names if self.rng.random() < 0.5}
@@ -290,6 +365,10 @@ class Nemesis:
         self._tell(host, LeaveRequested(stop=False))
         self._later(3.0, lambda: self._tell(host, JoinRequested()))
 
+    def quick_return(self, host: Host) -> None:
+        self._tell(host, LeaveRequested(stop=False))
+        self._later(0.1, lambda: self._tell(host, JoinRequested()))
+
     def stop(self, host: Host) -> None:
         self._tell(host, LeaveRequested(stop=True))
         self._later(4.0, lambda: self._start(host))
@@ -327,7 +406,7 @@ class Nemesis:
         table = self.world.hosts[min(self.world.hosts)].settings.vips
         for host in self.world.hosts.values():
             host.fails = host.dies_releasing = 0.0
-            host.doomed = None
+            host.doomed, host.freezes = None, False
             host.settings = replace(host.settings, serves=True)
             if self.rng.random() < 0.7:
                 host.settings = replace(host.settings, vips=table, digest=repr(table))

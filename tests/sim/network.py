@@ -19,6 +19,8 @@ class Network:
     stale: float = 0.0
     """Share of messages of which another copy comes up to `stale_by` seconds later: a misbehaving switch."""
     stale_by: float = 4.0
+    slow: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Directed links on which everything comes so many seconds later, in order."""
     cut: set[tuple[str, str]] = field(default_factory=set)
     """Directed links that carry nothing."""
 
@@ -27,7 +29,7 @@ class Network:
         if (source, target) in self.cut or self.rng.random() < self.loss:
             return []
         copies = 2 if self.rng.random() < self.duplicate else 1
-        delays = [self._delay() for _ in range(copies)]
+        delays = [self._delay() + self.slow.get((source, target), 0.0) for _ in range(copies)]
         if self.stale and self.rng.random() < self.stale:
             delays.append(self.rng.uniform(0.0, self.stale_by))
         return delays
@@ -43,4 +45,5 @@ class Network:
 
     def heal(self) -> None:
         self.cut.clear()
+        self.slow.clear()
         self.loss = self.duplicate = self.late = self.stale = 0.0

@@ -77,7 +77,7 @@ def run(seed: int, *, keep_trace: bool = False) -> Result:
     """Raises Violation; its notes carry the transcript when `keep_trace`."""
     rng = random.Random(seed)
     settings = settings_of(rng)
-    checkers = Checkers(keep_trace=keep_trace)
+    checkers = Checkers(keep_trace=keep_trace, least_lease=settings[0].lease_bound)
     world = World(rng.getrandbits(32), settings, checkers)
     checkers.hosts = world.hosts
     world.guards = settings[0].lease_bound > 0.0 and rng.random() < 0.5

@@ -19,6 +19,7 @@ from agent.core.inputs import (
     Input,
     LeaseLapsed,
     Received,
+    Reconfigured,
     Timer,
 )
 from agent.core.messages import Leave, Message
@@ -62,6 +63,10 @@ class Host:
     catching_up: bool = False
     """It reads what came while it was paused; what comes now waits behind that."""
     pauses: int = 0
+    freezes: bool = False
+    """It is stopped in its next step, between the core's word and what the pump makes of it."""
+    undone: list[object] = field(default_factory=list)
+    """Effects that wait for it to run again."""
     heard: dict[Member, float] = field(default_factory=dict)
     """When the last message of each other one came that was no late copy."""
     backlog: list[Input] = field(default_factory=list)
@@ -135,6 +140,7 @@ class World:
         host.up.clear()  # strays are removed at start
         host.leased_until, host.guarded = float("-inf"), self.guards
         host.paused, host.catching_up, host.backlog, host.doomed = False, False, [], None
+        host.freezes, host.undone = False, []
         host.rate = 1.0 + self.rng.uniform(-5e-4, 5e-4)
         host.offset = self.rng.uniform(0.0, 1000.0)
         host.node = Node(host.settings, host.incarnation, draining=draining)
@@ -186,6 +192,9 @@ class World:
         if not host.paused:
             return
         host.paused, host.catching_up = False, True
+        undone, host.undone = host.undone, []
+        for output in undone:
+            self._carry_out(host, output)
         if self.now - host.paused_at > host.settings.timing.failure_timeout:
             host.backlog = [item for item in host.backlog if not isinstance(item, Received)]
         self._catch_up(host, host.node, host.pauses, self.rng.choice((0.0, 5e-5, 3e-4)))
@@ -207,16 +216,21 @@ class World:
     def feed(self, host: Host, item: Input) -> None:
         if host.node is None:
             return
-        if host.paused or (host.catching_up and isinstance(item, Received | Timer)):
-            if not isinstance(item, Timer) and len(host.backlog) < SOCKET_BUFFER:
+        if host.paused or (host.catching_up and isinstance(item, Received | Timer | Reconfigured)):
+            lost = isinstance(item, Received) and len(host.backlog) >= SOCKET_BUFFER
+            if not isinstance(item, Timer) and not lost:
                 host.backlog.append(item)
             return
         self.steps += 1
         self.observer.before(host, self.now, item)
         node = host.node
         outputs = node.step(host.clock(self.now), item)
-        for output in outputs:
-            self._carry_out(host, output)
+        if host.freezes:
+            host.freezes, host.undone = False, list(outputs)
+            self.pause(host)
+        else:
+            for output in outputs:
+                self._carry_out(host, output)
         self.observer.after(host, self.now, item, list(outputs))
         if host.doomed is not None and any(isinstance(o, Send) and isinstance(o.message, host.doomed) for o in outputs):
             host.doomed = None
@@ -263,7 +277,10 @@ class World:
                 assert host.node is not None
                 table = {vip.name: vip.addresses for vip in host.node.settings.vips}
                 host.defined.update((vip, table[vip]) for vip in vips)
-                self._kernel(host, lambda: self._add(host, vips))
+                if host.robbed:  # the guard has acted: nothing is put up before the agent knows
+                    self._kernel(host, lambda: self._refuse(host, vips))
+                else:
+                    self._kernel(host, lambda: self._add(host, vips))
             case Release(vips=vips):
                 self._kernel(host, lambda: self._remove(host, vips))
             case Stop():
@@ -300,6 +317,11 @@ class World:
         for vip in vips:
             if vip not in good:
                 self.feed(host, AddressesFailed(vip, "netlink", "simulated"))
+
+    def _refuse(self, host: Host, vips: tuple[VipName, ...]) -> None:
+        for vip in vips:
+            host.up.discard(vip)
+            self.feed(host, AddressesFailed(vip, "netlink", "the guard has acted"))
 
     def _remove(self, host: Host, vips: tuple[VipName, ...]) -> None:
         host.up -= set(vips)
