@@ -107,8 +107,8 @@ class Checkers(Observer):
         held = [v for v, h in node.serving.ownership.holdings.items() if h.phase is Phase.HELD]
         if not node.serving.mature and node.membership.active and held:
             self.fail("R14", host, now, f"immature, but holds {held}")
-        if node.deadline() <= host.clock(now):
-            self.fail("I11", host, now, f"spins: due at {node.deadline()}, it is {host.clock(now)}")
+        if host.due <= host.clock(now):
+            self.fail("I11", host, now, f"spins: due at {host.due}, it is {host.clock(now)}")
         gap, fellows = self.stalled
         if fellows and gap > host.settings.timing.failure_timeout:
             kept = [v for v, h in node.serving.ownership.holdings.items() if h.phase is Phase.HELD]

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.core import install, serving
 from agent.core.lease import NEVER, STEP, Lease
+from agent.core.messages import OTHERS
 from agent.core.node import Node
 from agent.core.ownership import Ownership
 from agent.core.peers import Peer
@@ -145,7 +146,7 @@ def _only_what_it_had() -> list[Change]:
     compose = install.waits
 
     def changed(view: Any, votes: Any, tables: Any, now: float) -> Any:
-        return tuple((vip, rest) for vip, rest in compose(view, votes, tables, now) if vip != install.UNKNOWN)
+        return tuple((vip, rest) for vip, rest in compose(view, votes, tables, now) if vip != OTHERS)
 
     return [(install, "waits", changed)]
 

@@ -72,6 +72,8 @@ class Host:
     backlog: list[Input] = field(default_factory=list)
     rate: float = 1.0
     offset: float = 0.0
+    due: float = float("inf")
+    """By its clock: when its core wants the next Timer."""
     armed: float = float("inf")
     busy_until: float = 0.0
     """Netlink is one queue."""
@@ -231,6 +233,7 @@ class World:
         else:
             for output in outputs:
                 self._carry_out(host, output)
+        host.due = node.deadline()
         self.observer.after(host, self.now, item, list(outputs))
         if host.doomed is not None and any(isinstance(o, Send) and isinstance(o.message, host.doomed) for o in outputs):
             host.doomed = None
@@ -246,7 +249,7 @@ class World:
         node = host.node
         if node is None:
             return
-        due = max(self.now, host.from_clock(node.deadline()))
+        due = max(self.now, host.from_clock(host.due))
         if due < host.armed - 1e-9 or host.armed <= self.now:
             host.armed = due
             self.at(due + 1e-6, lambda: self._fire(host, node, due))
