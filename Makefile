@@ -16,7 +16,7 @@ INPUTS ?= 1000000
 
 # Debian packages: to run an agent and its lab; to test it.
 RUN_PACKAGES := python3 python3-venv iproute2 nftables
-TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps chromium fonts-dejavu-core curl libcap2-bin
+TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps chromium fonts-dejavu-core curl libcap2-bin systemd-container
 IMAGE_PACKAGES := buildah debootstrap
 MONITORING := prometheus prometheus-alertmanager
 RIVALS := keepalived ucarp corosync pacemaker pacemaker-cli-utils resource-agents

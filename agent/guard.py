@@ -355,13 +355,21 @@ def name_process() -> None:
         return
 
 
+def say_ready() -> None:
+    """To an agent that may have died meanwhile: that is then what is seen next."""
+    try:
+        os.write(LINE, READY)
+    except OSError:
+        return
+
+
 def main() -> int:
     # What the agent was itself given by whoever started it; its own are closed by exec.
     os.closerange(LINE + 1, max(map(int, os.listdir("/proc/self/fd"))) + 1)
     name_process()
     memory = Memory(MEMORY)
     kernel = Kernel()
-    os.write(LINE, READY)
+    say_ready()
     watched = Watch(AGENT, LINE, memory)
     end = watched.wait()
     if end == "done":

@@ -153,7 +153,9 @@ class StandIn:
 def main() -> None:
     guard = Guard(as_json="json" in sys.argv)
     guard.start()
-    if "deaf" in sys.argv:
+    if "early" in sys.argv:
+        os.kill(guard.pid, signal.SIGSTOP)  # it has not come to its first line yet
+    if "deaf" in sys.argv or "early" in sys.argv:
         deaf = StandIn(int(sys.argv[1]), guard)
         deaf.do_put(sys.argv[3:])
         guard.beat()

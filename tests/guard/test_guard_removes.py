@@ -160,6 +160,16 @@ def test_killed_before_it_has_heard_its_guard(place: Place, begin: Callable[...,
     assert len(agent.said().splitlines()) == 1
 
 
+def test_killed_before_its_guard_has_started(place: Place, begin: Callable[..., Agent]) -> None:
+    agent = begin("early", *VIPS)
+    agent.kill()
+    agent.process.wait()
+    os.kill(agent.guard, signal.SIGCONT)
+    agent.wait_guard()
+    assert place.addresses() == set()
+    assert len(agent.said().splitlines()) == 1
+
+
 def test_an_interface_that_is_gone_keeps_nothing(place: Place, begin: Callable[..., Agent]) -> None:
     agent = begin()
     agent.ask("put", VIPS)
