@@ -50,7 +50,9 @@ def spread_configuration(plan: Plan) -> str:
 def configuration(plan: Plan) -> str:
     """As in Wackamole's sample, and with the client to be told of each move.
 
-    /32nL: only whom the network of length L around the VIP has is told, by default the next 255.
+    /32nL: only whom the network of length L around the VIP has is told, by default the next 255. The sample's
+    `AcquisitionsPerRound = all` is one round after each change, which may leave 5, 3 and 2 of 10 for ever: a number
+    makes rounds until all is even.
     """
     client = own_address(plan, plan.client)
     interface = plan.client.ports[0].interface
@@ -62,7 +64,7 @@ def configuration(plan: Plan) -> str:
         f"Spread = {PORT}\nSpreadRetryInterval = 5s\nGroup = wack1\nControl = /run/wack.it\nPrefer None\n"
         f"VirtualInterfaces {{\n{addresses}}}\n"
         f"Arp-Cache = 90s\nNotify {{\n    {interface}:{client}/32\n    arp-cache\n}}\n"
-        "balance {\n    AcquisitionsPerRound = all\n    interval = 4s\n}\nmature = 2s\n"
+        f"balance {{\n    AcquisitionsPerRound = {len(plan.vips)}\n    interval = 4s\n}}\nmature = 2s\n"
     )
 
 
