@@ -418,10 +418,13 @@ class Serving:
         lease = self.lease
         lapsed = not lease.in_force(now)
         if not self._needs_quorum:
-            if alone and lapsed and self.ownership.holdings:
-                # While this node was silent another may have woken that took everything, and is not heard yet.
+            if lapsed and self.ownership.holdings:
+                # While this node was silent another may have woken that took everything. They merge, if they can.
                 covered = any(peer.covers(vip) for vip in self.ownership.holdings for peer in outsiders)
-                alone = not covered and lease.listened(last_sent, self.longest_lease())
+                if covered and not lease.listened(now, self.settings.timing.patience_max):
+                    return []
+                # Or it is not heard yet.
+                alone = alone and lease.listened(last_sent, self.longest_lease())
             base = lease.any_of(alone, last_sent)
         else:
             base = lease.quorum_of(self.votes(), self.me.name, self._needed, last_sent)
