@@ -49,10 +49,6 @@ HARDWARE_MAX = 64
 """Hardware addresses of one member that are remembered: more interfaces carry nobody's VIPs."""
 
 
-WAIT_MAX = 10.0
-"""Leases, or failure timeouts, of this node's own that it waits for anybody's at most: a wrong peer may say an hour."""
-
-
 class Serving:
     def __init__(self, settings: Settings, me: Member, draining: bool, lease: Lease) -> None:
         self.me = me
@@ -219,8 +215,7 @@ class Serving:
         self._yielded = False
         self._open_round = None
         self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
-        most = self._most()
-        self._not_before = {vip: now + min(wait, most) for vip, wait in install.waits}
+        self._not_before = {vip: now + min(wait, self.settings.longest_wait) for vip, wait in install.waits}
         self._neighbours_after = now + self.settings.timing.heartbeat
         self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
         self._take_orders(now, install, former, left, change, peers)
@@ -393,18 +388,14 @@ class Serving:
         longest = self.longest_lease()
         if longest > 0.0:
             names = self._own if self.record is None else self._own | {spec.name for spec in self.record.specs}
-            self._not_before = {
-                vip: max(now + longest, self._not_before.get(vip, now)) for vip in (UNKNOWN, *sorted(names))
-            }
+            known = self._not_before
+            self._not_before = {vip: max(now + longest, known.get(vip, now)) for vip in (UNKNOWN, *sorted(names))}
         return self.release_everything(now, Cause.LEASE)
 
     def longest_lease(self) -> float:
         """After so many seconds whoever holds something has been heard, or is silent."""
         longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
-        return min(longest, self._most())
-
-    def _most(self) -> float:
-        return WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
+        return min(longest, self.settings.longest_wait)
 
     def release_everything(self, now: float, cause: Cause) -> Outputs:
         """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
