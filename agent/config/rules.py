@@ -23,6 +23,11 @@ kernel ends it early and never late. What is left, 5 ms of 50 at `fast`, is for 
 the microseconds between reading a clock and the system call."""
 
 
+LEASE_LEAST = 2.2
+"""Heartbeats: the shortest fast lease. A heartbeat is acknowledged by the others' next one, up to one interval later,
+and the one after it after another. What is left is for the way."""
+
+
 def fast_lease(configuration: Configuration) -> float:
     """Seconds of the fast lease; 0: off."""
     match configuration.lease.fast:
@@ -139,11 +144,12 @@ def _lease(configuration: Configuration, _: Origins) -> Iterator[Finding]:
                 f"write auto, or at most {format_duration(int(most * 1000 + 1e-6) / 1000)}: "
                 "it has to be over before the others take the VIPs",
             )
-        elif lease.fast <= engine.heartbeat:
+        elif lease.fast < LEASE_LEAST * engine.heartbeat - 1e-9:
             yield Finding(
                 ("lease", "fast"),
-                f"lease {written} runs out before the next heartbeat ({format_duration(engine.heartbeat)}) renews it",
-                "write auto, or more than one heartbeat",
+                f"lease {written} runs out before it is renewed: that takes two heartbeats of "
+                f"{format_duration(engine.heartbeat)}, since the others' next one acknowledges ours",
+                f"write auto, or at least {format_duration(round(LEASE_LEAST * engine.heartbeat, 6))}",
             )
     if lease.address <= engine.heartbeat:
         yield Finding(

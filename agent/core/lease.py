@@ -71,9 +71,9 @@ class Lease:
         """When it lapses; infinite when there is none."""
         return self._until if self._until > NEVER else float("inf")
 
-    def listened(self, last_sent: float, seconds: float) -> bool:
-        """Whether so much time was between the lapse of the former lease and the last heartbeat."""
-        return last_sent > self._fresh_after + seconds
+    def listened(self, at: float, seconds: float) -> bool:
+        """Whether the former lease had lapsed for so long at that time."""
+        return at > self._fresh_after + seconds
 
     def new_view(self, view: View) -> None:
         """Who is no member any more has no word in it. What a member acknowledged in former views still counts."""

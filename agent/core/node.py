@@ -292,7 +292,7 @@ class Node:
             return []
         others = (member for member in view.members if member != self.me)
         alone = all(membership.peers.colour(member, now) is not Colour.GREEN for member in others)
-        outsiders = membership.outsiders(now) if alone and not self.lease.in_force(now) else ()
+        outsiders = () if self.lease.in_force(now) else membership.outsiders(now)
         return list(self.serving.hold_lease(now, alone, self._beats.last_sent, outsiders))
 
     def _coordinate(self, now: float) -> list[Output]:

@@ -93,9 +93,11 @@ class Peer:
 
     def covers(self, vip: VipName) -> bool:
         """Whether it, or a fellow member of a view of its own, holds the VIP, by its last word (R10)."""
-        if self.gathering:
-            return self.join is not None and vip in self.join.state.held
-        beat = self.heartbeat
+        beat, join = self.heartbeat, self.join
+        # A Join of an earlier gather says nothing: the one of this is still on its way.
+        current = join is not None and (beat is None or beat.view is None or join.epoch > beat.view.id.epoch)
+        if self.gathering and join is not None and current:
+            return vip in join.state.held
         return beat is not None and beat.view is not None and beat.serving and vip not in beat.uncovered
 
 

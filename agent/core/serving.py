@@ -20,7 +20,7 @@ from agent.core.gather import Declaration, Installed
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.install import DRIFT, first_record
 from agent.core.lease import Lease
-from agent.core.messages import OTHERS, Install, Lost, Requests
+from agent.core.messages import Install, Lost, Requests
 from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
 from agent.core.record import Record, table_of
@@ -42,15 +42,12 @@ from agent.core.view import (
     Standing,
     StandingChanged,
 )
+from agent.core.waits import Waits
 
 Outputs = list[Effect | Event]
 
 HARDWARE_MAX = 64
 """Hardware addresses of one member that are remembered: more interfaces carry nobody's VIPs."""
-
-
-WAIT_MAX = 10.0
-"""Leases, or failure timeouts, of this node's own that it waits for anybody's at most: a wrong peer may say an hour."""
 
 
 class Serving:
@@ -70,7 +67,7 @@ class Serving:
         self.waiting: dict[VipName, str] = {}
         """VIPs that are ours and may not be acquired yet, with the reason."""
         self._orders: dict[VipName, Order] = {}
-        self._not_before: dict[VipName, float] = {}
+        self._waits = Waits()
         self._release_causes: dict[VipName, Cause] = {}
         self._moving_since: dict[VipName, float] = {}
         self._open_round: tuple[ViewId, Seq, float] | None = None
@@ -132,15 +129,12 @@ class Serving:
             yielded=self._yielded,
             hardware=self.hardware,
         )
-        return Declaration(state, self.specs, self._lost(now, missing, peers), self._waits(now, state.held))
+        waits = self._waits.declare(now, self._own, self._known(), state.held)
+        return Declaration(state, self.specs, self._lost(now, missing, peers), waits)
 
-    def _waits(self, now: float, held: tuple[VipName, ...]) -> tuple[tuple[VipName, float], ...]:
-        not_before = self._not_before
-        if not_before.get(OTHERS, now) > now:
-            # What a reload brought since was none of those that the view knew.
-            known = {spec.name for spec in self.record.specs} if self.record is not None else set()
-            not_before = dict.fromkeys(sorted(self._own - known), not_before[OTHERS]) | not_before
-        return tuple((vip, until - now) for vip, until in not_before.items() if until > now and vip not in held)
+    def _known(self) -> frozenset[VipName]:
+        """What the members of the view have in their tables."""
+        return frozenset(spec.name for spec in self.record.specs) if self.record is not None else frozenset()
 
     def _lost(self, now: float, missing: frozenset[Member], peers: Peers) -> tuple[Lost, ...]:
         """R9: how long ago old fellow members were heard that may hold something under a lease."""
@@ -224,8 +218,7 @@ class Serving:
         self._yielded = False
         self._open_round = None
         self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
-        most = self._most()
-        self._not_before = {vip: now + min(wait, most) for vip, wait in install.waits}
+        self._waits.take(now, install.waits, self.settings.longest_wait)
         self._neighbours_after = now + self.settings.timing.heartbeat
         self._release_causes = dict.fromkeys(self.ownership.holdings, Cause.MERGE)
         self._take_orders(now, install, former, left, change, peers)
@@ -368,7 +361,7 @@ class Serving:
         waiting: dict[VipName, str] = {}
 
         def may_acquire(vip: VipName) -> bool:
-            if self._not_before.get(vip, now) > now:
+            if not self._waits.over(vip, now):
                 waiting[vip] = "lease"
             elif not self.lease.in_force(now):
                 waiting[vip] = "own_lease"
@@ -387,8 +380,7 @@ class Serving:
     def waits_until(self) -> float:
         """When a waiting VIP is to be looked at again, leases only."""
         # A view that was left for the next gather at once has not looked at `waiting` yet.
-        leased = [self._not_before[vip] for vip in self.waiting if vip in self._not_before]
-        return min(leased, default=float("inf"))
+        return self._waits.end(self.waiting)
 
     def _release_cause(self, vip: VipName) -> Cause:
         return self._release_causes.get(vip, Cause.MERGE)
@@ -397,19 +389,13 @@ class Serving:
         """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
         longest = self.longest_lease()
         if longest > 0.0:
-            names = self._own | {OTHERS}
-            if self.record is not None:
-                names |= {spec.name for spec in self.record.specs}
-            self._not_before = {vip: max(now + longest, self._not_before.get(vip, now)) for vip in sorted(names)}
+            self._waits.slept(now, longest, self._own | self._known())
         return self.release_everything(now, Cause.LEASE)
 
     def longest_lease(self) -> float:
         """After so many seconds whoever holds something has been heard, or is silent."""
         longest = max((self.settings.lease_bound, *self._lease_bounds.values())) * (1.0 + DRIFT)
-        return min(longest, self._most())
-
-    def _most(self) -> float:
-        return WAIT_MAX * max(self.settings.lease_bound, self.settings.timing.failure_timeout)
+        return min(longest, self.settings.longest_wait)
 
     def release_everything(self, now: float, cause: Cause) -> Outputs:
         """Until the next view is installed nothing is held; additions in flight are taken back when confirmed."""
@@ -423,10 +409,13 @@ class Serving:
         lease = self.lease
         lapsed = not lease.in_force(now)
         if not self._needs_quorum:
-            if alone and lapsed and self.ownership.holdings:
-                # While this node was silent another may have woken that took everything, and is not heard yet.
+            if lapsed and self.ownership.holdings:
+                # While this node was silent another may have woken that took everything. They merge, if they can.
                 covered = any(peer.covers(vip) for vip in self.ownership.holdings for peer in outsiders)
-                alone = not covered and lease.listened(last_sent, self.longest_lease())
+                if covered and not lease.listened(now, self.settings.timing.patience_max):
+                    return []
+                # Or it is not heard yet.
+                alone = alone and lease.listened(last_sent, self.longest_lease())
             base = lease.any_of(alone, last_sent)
         else:
             base = lease.quorum_of(self.votes(), self.me.name, self._needed, last_sent)

@@ -22,6 +22,9 @@ REQUESTS_MAX = 64
 LEASE_MAX = 3600.0
 """Seconds; a longer lease would keep a VIP uncovered for longer than any operator would."""
 
+WAIT_MAX = 10.0
+"""Leases, or failure timeouts, of this node's own that it waits for anybody's at most: a wrong peer may say an hour."""
+
 UNSTABLE_MAX = 32
 """Decisions that may be undelivered somewhere: bounds the tail that a Join carries."""
 
@@ -123,6 +126,11 @@ class Settings:
         if name not in self.members:
             return 0
         return next((votes for member, votes in self.votes if member == name), 1)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that this node waits for anybody's lease at most."""
+        return WAIT_MAX * max(self.lease_bound, self.timing.failure_timeout)
 
     @property
     def votes_needed(self) -> int:

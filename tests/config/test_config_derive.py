@@ -45,7 +45,7 @@ def test_settings(tmp_path: Path) -> None:
     assert settings.votes_needed == 3
     assert [settings.votes_of(NodeName(name)) for name in ("www1", "www2", "stranger")] == [2, 3, 0]
     assert core_settings(configured(tmp_path, f"{BASE}lease: {{fast: off}}\n")).lease_bound == 0
-    assert core_settings(configured(tmp_path, f"{BASE}lease: {{fast: 150ms}}\n")).lease_bound == 0.15
+    assert core_settings(configured(tmp_path, f"{BASE}lease: {{fast: 250ms}}\n")).lease_bound == 0.25
     first = settings.vips[0]
     assert (first.name, first.prefer, first.nodes) == ("a", ("www2",), ("www2", "www1"))
     assert [(a.interface, a.address, a.prefix, a.network) for vip in settings.vips for a in vip.addresses] == [

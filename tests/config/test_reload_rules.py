@@ -31,7 +31,7 @@ def configured(directory: Path, text: str) -> Configuration:
         ("votes: {www1: 0}", ""),
         ("votes: {www1: 3}", "www1 +2"),
         ("votes: {www1: 2, www2: 0}", "www1 +1, www2 -1"),
-        ("lease: {fast: 200ms}", ""),
+        ("lease: {fast: 250ms}", ""),
         ("lease: {address: 5s}", "lease.address is 5.0, the running agent has 3.0"),
         ("conflict: {policy: yield}", ""),
         ("conflict: {probe: true}", "conflict.probe is True"),

@@ -52,7 +52,7 @@ balance: {acquisitions_per_round: 7, interval: 3s}
 mature: 6s
 partition: component
 votes: {www1: 2}
-lease: {fast: 90ms, address: 4s}
+lease: {fast: 120ms, address: 4s}
 conflict: {probe: true, policy: yield}
 realtime: true
 weight: 2
@@ -78,7 +78,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert configuration.model_fields_set == Configuration.model_fields.keys()
     assert (configuration.engine.heartbeat, configuration.engine.failure_timeout) == (0.05, 0.2)
     assert configuration.balance.acquisitions_per_round == 7
-    assert configuration.lease.fast == 0.09
+    assert configuration.lease.fast == 0.12
     assert configuration.tracing is not None
     assert configuration.tracing.sample == 0.5
     assert [check.name for check in configuration.checks] == ["port", "script", "wire"]

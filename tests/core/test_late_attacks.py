@@ -40,6 +40,23 @@ def test_who_wakes_alone_does_not_answer_beside_one_that_woke_before(sleep: floa
     assert sum(map(len, answering(world).values())) == 6
 
 
+@pytest.mark.parametrize("sleep", [0.37, 0.38, 0.39])
+def test_two_that_wake_do_not_answer_beside_the_third(sleep: float) -> None:
+    """The same with two that assure each other that nothing has happened."""
+    world = made("abc", timing=PATIENT, until=8.0)
+    world.pause(host(world, "c"))
+    world.run(9.03)
+    for name in "ab":
+        world.pause(host(world, name))
+    world.run(9.0305)
+    world.resume(host(world, "c"))
+    world.run(9.03 + sleep)
+    for name in "ab":
+        world.resume(host(world, name))
+    world.run(12.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
 def test_who_sleeps_at_its_start_has_not_looked_around() -> None:
     """b is stopped right after its first step for longer than `mature`; as it wakes, a is late, with a lease."""
     world = made("ab", timing=PATIENT, until=8.0)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from agent.core import install, serving
-from agent.core.lease import NEVER, STEP, Lease
-from agent.core.messages import OTHERS
+from agent.core.lease import NEVER, Lease
+from agent.core.membership import Membership
 from agent.core.node import Node
 from agent.core.ownership import Ownership
-from agent.core.peers import Peer
 from agent.core.settings import Settings
 from agent.core.view import Cause
 
@@ -114,7 +113,7 @@ def _guard_goes_unnoticed() -> list[Change]:
 
 def _lone_answers_at_once() -> list[Change]:
     """Who is alone and lapsed does not listen before it answers again."""
-    return [(Lease, "listened", lambda self, last_sent, seconds: True)]
+    return [(Lease, "listened", lambda self, at, seconds: True)]
 
 
 def _woken_waits_for_nobody() -> list[Change]:
@@ -128,70 +127,13 @@ def _woken_waits_for_nobody() -> list[Change]:
 
 def _mature_while_asleep() -> list[Change]:
     """R14: maturity does not begin anew after a stall, and nobody waits for a lease after his start."""
-    return [(Node, "_mature_at", property(lambda self: self._remembers + self.settings.timing.mature))]
+    start = Membership.start
 
+    def begun(self: Membership, now: float, reason: str) -> Any:
+        return self.begin(now, reason) if reason == "stall" else start(self, now, reason)
 
-def _takes_what_others_cover() -> list[Change]:
-    """R10: what a node outside the view covers is acquired."""
-    return [(Peer, "covers", lambda self, vip: False)]
-
-
-def _unheard_is_not_waited_for() -> list[Change]:
-    """R9: who was awaited and did not join is not waited for."""
-    return [(install, "_last_views", lambda view, votes: {})]
-
-
-def _only_what_it_had() -> list[Change]:
-    """R9: a lost member is thought to hold only what its last view gave it, and that nothing is unknown."""
-    compose = install.waits
-
-    def changed(view: Any, votes: Any, tables: Any, now: float) -> Any:
-        return tuple((vip, rest) for vip, rest in compose(view, votes, tables, now) if vip != OTHERS)
-
-    return [(install, "waits", changed)]
-
-
-def _shorter_is_declared() -> list[Change]:
-    """After a reload to shorter leases the longer one that runs is not spoken of."""
-    return [(Lease, "remaining", lambda self, now: 0.0)]
-
-
-def _longer_at_once() -> list[Change]:
-    """A longer lease is in force before the others know of it."""
-
-    def configure(self: Lease, bound: float, heartbeat: float) -> None:
-        self._longer = self.bound = bound
-        self.step = STEP * heartbeat
-
-    return [(Lease, "configure", configure)]
-
-
-def _yielded_weighs() -> list[Change]:
-    """R13: who has let go of everything wins by its old view."""
-
-    def size(join: Any) -> int:
-        return len(join.old_view.members) if join.old_view is not None else 1
-
-    return [(install, "_size", size)]
-
-
-def _any_view_will_do() -> list[Change]:
-    """An acknowledgement counts whatever view its sender is in."""
-    original = Node._on_heartbeat
-
-    def changed(self: Node, now: float, peer: Any, beat: Any) -> Any:
-        out = original(self, now, peer, beat)
-        sent = self._beats.acknowledged(self.me, beat)
-        if sent is not None and self.membership.view is not None and not beat.gathering:
-            self.lease.acknowledged(peer.member, sent)
-        return out
-
-    return [(Node, "_on_heartbeat", changed)]
-
-
-def _any_goodbye_counts() -> list[Change]:
-    """The word of having left, however old, ends what is known of a peer."""
-    return [(Peer, "back_since", lambda self, left: False)]
+    at_once = property(lambda self: self._remembers + self.settings.timing.mature)
+    return [(Node, "_mature_at", at_once), (Membership, "start", begun)]
 
 
 LEASE_MUTANTS: tuple[Callable[[], list[Change]], ...] = (
@@ -209,12 +151,4 @@ LEASE_MUTANTS: tuple[Callable[[], list[Change]], ...] = (
     _lone_answers_at_once,
     _woken_waits_for_nobody,
     _mature_while_asleep,
-    _takes_what_others_cover,
-    _unheard_is_not_waited_for,
-    _only_what_it_had,
-    _shorter_is_declared,
-    _longer_at_once,
-    _yielded_weighs,
-    _any_view_will_do,
-    _any_goodbye_counts,
 )

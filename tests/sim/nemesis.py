@@ -186,7 +186,7 @@ class Nemesis:
         bound = host.settings.lease_bound
         if bound <= 0.0:
             return
-        bound = self.rng.choice((0.5, 0.9, 2.0, 3.0)) * host.settings.timing.failure_timeout
+        bound = self.rng.choice((0.75, 0.9, 2.0, 3.0)) * host.settings.timing.failure_timeout
         for target in self.world.hosts.values():
             self._later(self.rng.choice((0.0, 0.05, 0.5)), lambda target=target: self._relet(target, bound))  # type: ignore[misc]
 
