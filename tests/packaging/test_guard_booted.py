@@ -187,7 +187,7 @@ def test_what_is_left_under_systemd(machine: Machine) -> None:
         assert "100 addresses removed" in said, f"systemd lets the guard do its work: {said}"
         assert "were left" not in said
     # systemd kills one after the other, and a guard that runs needs a millisecond.
-    machine.run("pkill", "-STOP", "molehill-guard")
+    until(lambda: machine.answers("pkill", "-STOP", "--count", "molehill-guard") == "1", machine.journal)
     said = kill("all")
     assert "100 addresses and 0 filter tables were left" in said, f"and sweeps after the guard: {said}"
     machine.run("nft", "add", "table", "inet", "molehill_www")
