@@ -1,0 +1,191 @@
+"""Each rule of leases and quorum that chance finds too rarely for the simulator's own mutants (`tests/sim/mutants.py`),
+switched off once: the schedule that was found for it has to notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.core import install, node, serving
+from agent.core.lease import NEVER, STEP, Lease
+from agent.core.membership import Membership
+from agent.core.messages import OTHERS
+from agent.core.node import Node
+from agent.core.peers import Peer
+from agent.core.serving import Serving
+from agent.core.settings import Settings
+from tests.core import test_attacks as attacks
+from tests.core import test_late_attacks as late
+from tests.core import test_lease as basics
+from tests.core import test_lease_attacks as early
+from tests.core import test_scenarios as scenarios
+from tests.core.test_lease_attacks import exact_kernels
+
+__all__ = ["exact_kernels"]
+
+Patch = pytest.MonkeyPatch
+
+
+def longer_at_once(patch: Patch) -> None:
+    """R15: a lease made longer is in force before the others know of it."""
+
+    def configure(self: Lease, bound: float, heartbeat: float) -> None:
+        self._longer = self.bound = bound
+        self.step = STEP * heartbeat
+
+    patch.setattr(Lease, "configure", configure)
+
+
+def shorter_is_declared(patch: Patch) -> None:
+    """R9: the longer lease that still runs after a reload is not spoken of."""
+    patch.setattr(Lease, "remaining", lambda self, now: 0.0)
+
+
+def given_up_means_silent(patch: Patch) -> None:
+    """The kernel is thought to forget a longer lease."""
+    patch.setattr(Lease, "silent", lambda self, now: not self.in_force(now))
+
+
+def old_word_begins_a_lease(patch: Patch) -> None:
+    """R15: what lapsed needs no heartbeat sent since."""
+    extend = Lease.extend
+
+    def changed(self: Lease, now: float, base: float, *, clear: bool) -> Any:
+        self._fresh_after = NEVER
+        return extend(self, now, base, clear=clear)
+
+    patch.setattr(Lease, "extend", changed)
+
+
+def begins_beside_another_view(patch: Patch) -> None:
+    """R15: a lapsed lease is begun anew although another view that is heard covers its VIPs."""
+    hold = Serving.hold_lease
+    patch.setattr(Serving, "hold_lease", lambda self, now, alone, sent, _: hold(self, now, alone, sent, ()))
+
+
+def covered_is_acquired(patch: Patch) -> None:
+    """R10: what a node outside the view covers."""
+    reconcile = Serving.reconcile
+    patch.setattr(Serving, "reconcile", lambda self, now, _: reconcile(self, now, ()))
+
+
+def any_join_tells_what_is_held(patch: Patch) -> None:
+    """R10: the Join of an earlier gather counts for this one."""
+
+    def covers(self: Peer, vip: Any) -> bool:
+        if self.gathering:
+            return self.join is not None and vip in self.join.state.held
+        beat = self.heartbeat
+        return beat is not None and beat.view is not None and beat.serving and vip not in beat.uncovered
+
+    patch.setattr(Peer, "covers", covers)
+
+
+def any_goodbye_frees(patch: Patch) -> None:
+    """R9: the word of leaving an earlier view is proof for a later one."""
+    lost = Serving._lost
+
+    def changed(self: Serving, now: float, missing: Any, peers: Any) -> Any:
+        known = {one.member: peers.named(one.member.name) for one in lost(self, now, missing, peers)}
+        gone = {member for member, peer in known.items() if peer is not None and peer.departed is not None}
+        found = lost(self, now, missing, peers)
+        return tuple(replace(one, silence=0.0, lease_bound=0.0) if one.member in gone else one for one in found)
+
+    patch.setattr(Serving, "_lost", changed)
+
+
+def outlived_goodbye_frees(patch: Patch) -> None:
+    """R9: it makes no difference that another joiner was in a later view with who said it."""
+    last_views = install._last_views
+    patch.setattr(install, "_last_views", lambda view, votes: dict.fromkeys(last_views(view, votes), 0))
+
+
+def unheard_is_not_waited_for(patch: Patch) -> None:
+    """R9: who was awaited and did not join."""
+    patch.setattr(install, "_last_views", lambda view, votes: {})
+
+
+def unnamed_is_not_waited_for(patch: Patch) -> None:
+    """R9: a VIP that no table of the view names."""
+    waits = install.waits
+    patch.setattr(install, "waits", lambda *args: tuple(one for one in waits(*args) if one[0] != OTHERS))
+
+
+def clocks_do_not_differ(patch: Patch) -> None:
+    """R9: no drift is added to a lease that is waited for."""
+    for module in (install, serving, node):
+        patch.setattr(module, "DRIFT", 0.0)
+
+
+def an_hour_is_waited(patch: Patch) -> None:
+    patch.setattr(Settings, "longest_wait", property(lambda self: float("inf")))
+
+
+def votes_after_the_short_lease(patch: Patch) -> None:
+    """R16: who forgot a longer lease than is configured now has its vote back too soon."""
+    forget = Node._forget
+
+    def changed(self: Node, now: float) -> None:
+        forget(self, now)
+        self._forgotten = 0.0
+
+    patch.setattr(Node, "_forget", changed)
+
+
+def yielded_weighs(patch: Patch) -> None:
+    """R13: who has let go of everything wins by the size of its old view."""
+
+    def size(join: Any) -> int:
+        return len(join.old_view.members) if join.old_view is not None else 1
+
+    patch.setattr(install, "_size", size)
+
+
+def boot_ends_in_a_split_vote(patch: Patch) -> None:
+    """R5: whoever has waited for a third installs a view without the second."""
+
+    def still_booting(self: Membership, now: float, awaited: Any) -> bool:
+        return self.view is None and not {one.name for one in awaited} | {self.me.name} >= set(self.settings.members)
+
+    patch.setattr(Membership, "_still_booting", still_booting)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "schedule"),
+    [
+        (longer_at_once, early.test_a_longer_lease_counts_only_what_those_acknowledge_who_know_of_it),
+        (shorter_is_declared, lambda: early.test_a_lease_that_runs_longer_than_is_configured_now_is_declared(True)),
+        (given_up_means_silent, late.test_a_shorter_lease_does_not_make_the_kernel_forget_a_longer_one),
+        (old_word_begins_a_lease, basics.test_what_lapsed_needs_a_heartbeat_sent_since),
+        (begins_beside_another_view, lambda: late.test_two_that_wake_do_not_answer_beside_the_third(0.38)),
+        (covered_is_acquired, late.test_what_a_node_covers_that_does_not_hear_us_is_not_acquired),
+        (any_join_tells_what_is_held, lambda: late.test_two_that_wake_do_not_answer_beside_the_third(0.38)),
+        (any_goodbye_frees, late.test_a_goodbye_to_an_earlier_view_says_nothing_of_what_was_taken_since),
+        (outlived_goodbye_frees, late.test_nor_does_a_goodbye_that_others_have_outlived),
+        (unheard_is_not_waited_for, attacks.test_who_was_awaited_and_did_not_join_is_waited_for),
+        (unnamed_is_not_waited_for, late.test_a_vip_that_only_the_lost_node_knew_is_waited_for_when_a_reload_names_it),
+        (clocks_do_not_differ, late.test_a_lease_is_waited_for_by_the_faster_clock),
+        (an_hour_is_waited, early.test_a_wrong_peer_cannot_keep_a_vip_silent_for_an_hour),
+        (
+            votes_after_the_short_lease,
+            late.test_who_leaves_and_comes_back_does_not_vote_before_the_longest_lease_that_it_knew_is_over,
+        ),
+        (yielded_weighs, scenarios.test_a_paused_node_yields_when_it_wakes),
+        (
+            boot_ends_in_a_split_vote,
+            scenarios.test_two_that_start_at_once_without_the_third_are_one_view_when_the_wait_for_it_is_over,
+        ),
+    ],
+    ids=lambda one: one.__name__ if one.__name__ != "<lambda>" else "",
+)
+def test_a_rule_that_is_switched_off_is_missed(
+    mutant: Callable[[Patch], None], schedule: Callable[[], None], monkeypatch: Patch
+) -> None:
+    schedule()
+    mutant(monkeypatch)
+    # A failed check of the simulator is an AssertionError, too.
+    with pytest.raises(AssertionError):
+        schedule()
