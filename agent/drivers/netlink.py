@@ -111,6 +111,7 @@ class AddressDriver:
         self._slice = SLICE
         self._owed: list[tuple[VipName, Input]] = []
         self._retry: asyncio.Handle | None = None
+        self._again: asyncio.Handle | None = None
 
     async def open(self, strange: frozenset[bytes] = frozenset()) -> None:
         """Reads links and addresses, listens from then on, and reports `VipsUnable`. Raises OSError.
@@ -128,7 +129,7 @@ class AddressDriver:
     def close(self) -> None:
         """Closes the sockets; addresses stay. Work that was not begun is dropped without an answer."""
         self._life.stop()
-        for handle in (self._turn, self._retry):
+        for handle in (self._turn, self._retry, self._again):
             if handle:
                 handle.cancel()
         self._work.clear()
@@ -235,7 +236,7 @@ class AddressDriver:
         else:
             self._slice = min(SLICE, self._slice * 2)
         if self._kernel.news:
-            self._loop.call_soon(self._on_readable)
+            self._again = self._loop.call_soon(self._on_readable)
 
     def _add(self, names: list[VipName]) -> None:
         failed: dict[VipName, tuple[str, str]] = {}

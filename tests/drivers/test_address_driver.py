@@ -454,3 +454,16 @@ async def test_slices_leave_the_loop_free(cable: Cable, heard: Heard) -> None:
                 turns.append(sum(len(each.vips) for each in heard.of(kind)))
             # The loop had its turn after every slice; how long one takes is for the benchmark to say.
             assert max(after - before for before, after in pairwise(turns)) <= SLICE
+
+
+async def test_closed_in_the_turn_of_a_change(cable: Cable, heard: Heard) -> None:
+    """What was put off to the end of that turn finds no sockets any more, and is not tried."""
+    troubles: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+    async with driver(heard, WEB) as made:
+        made.acquire((WEB.name,))
+        cable.ip("addr add 10.9.0.77/24 dev eth0")
+        made.release((WEB.name,))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert troubles == []
