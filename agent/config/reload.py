@@ -30,9 +30,29 @@ def fixed(old: Configuration, new: Configuration) -> list[Problem]:
         for key, (before, after) in pairs.items()
         if before != after
     ]
+    problems += _renamed(old, new)
     if old.partition == "quorum" == new.partition:
         problems += _votes(old, new)
     return problems
+
+
+def _renamed(old: Configuration, new: Configuration) -> list[Problem]:
+    """The group knows VIPs by their names: one is still being taken off here while another node puts the other up."""
+    before, after = _names(old), _names(new)
+    moved = [(address, before[address], name) for address, name in after.items() if before.get(address, name) != name]
+    return [
+        Problem(
+            "reload",
+            None,
+            f"{address} goes from VIP {former!r} to VIP {name!r}",
+            "take it out of all nodes first and add it with the next reload, or restart the agent",
+        )
+        for address, former, name in moved
+    ]
+
+
+def _names(configuration: Configuration) -> dict[str, str]:
+    return {str(each.address): vip.name for vip in configuration.pool for each in vip.addresses}
 
 
 def _votes(old: Configuration, new: Configuration) -> list[Problem]:

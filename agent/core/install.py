@@ -81,9 +81,11 @@ def placed(
         for name, state, size in zip(view.names(), states, sizes, strict=True)
     ]
     held: dict[VipName, list[NodeName]] = {}
+    _, losers = occupied(view, states, tables)
     for name, state in zip(view.names(), states, strict=True):
         for vip in state.held:
-            held.setdefault(vip, []).append(name)
+            if (name, vip) not in losers:
+                held.setdefault(vip, []).append(name)
     return place(candidates, specs, held)
 
 
@@ -96,7 +98,40 @@ def differences(install: Install, tables: Mapping[str, tuple[VipSpec, ...]]) -> 
 def merged(
     view: View, states: tuple[MemberState, ...], tables: Mapping[str, tuple[VipSpec, ...]]
 ) -> tuple[tuple[VipSpec, ...], dict[NodeName, frozenset[VipName]]]:
-    return merge_tables([(name, tables[state.table]) for name, state in zip(view.names(), states, strict=True)])
+    """The table of the view, and who may serve what of it: nobody an address that is up under another VIP's name."""
+    specs, knows = merge_tables([(name, tables[state.table]) for name, state in zip(view.names(), states, strict=True)])
+    if len({state.table for state in states}) < 2:
+        return specs, knows
+    taken, _ = occupied(view, states, tables)
+    blocked = set()
+    for spec in specs:
+        if all(taken.get(address, spec.name) == spec.name for address in spec.addresses):
+            taken.update(dict.fromkeys(spec.addresses, spec.name))
+        else:
+            blocked.add(spec.name)
+    return specs, {name: known - blocked for name, known in knows.items()} if blocked else knows
+
+
+def occupied(
+    view: View, states: tuple[MemberState, ...], tables: Mapping[str, tuple[VipSpec, ...]]
+) -> tuple[dict[str, VipName], set[tuple[NodeName, VipName]]]:
+    """Under which name each address is held; and who has to let go, since another holds it under another name.
+
+    Members whose configurations differ may call one address by two names, or two by each other's.
+    """
+    taken: dict[str, VipName] = {}
+    losers: set[tuple[NodeName, VipName]] = set()
+    if len({state.table for state in states}) < 2:
+        return taken, losers  # no configuration names an address twice
+    for name, state in zip(view.names(), states, strict=True):
+        own = {spec.name: spec.addresses for spec in tables[state.table]}
+        for vip in state.held:
+            addresses = own.get(vip, ())
+            if all(taken.get(address, vip) == vip for address in addresses):
+                taken.update(dict.fromkeys(addresses, vip))
+            else:
+                losers.add((name, vip))
+    return taken, losers
 
 
 def recover(view: View, votes: Mapping[Member, Vote]) -> tuple[Recovered, ...]:

@@ -27,7 +27,7 @@ from agent.core.effects import Effect, Send
 from agent.core.events import Event, Excluded, GatherStarted, JoinHeard
 from agent.core.gather import Declaration, Gather, Installed, hearing_each_other
 from agent.core.ids import Member, NodeName, ViewId
-from agent.core.install import Vote, compose, tables_known
+from agent.core.install import DRIFT, Vote, compose, tables_known
 from agent.core.merging import Merging
 from agent.core.messages import Heartbeat, Install, Join, Leave
 from agent.core.peers import Colour, Peer, Peers
@@ -97,6 +97,17 @@ class Membership:
     def outsiders(self, now: float) -> list[Peer]:
         """Living nodes that are heard and not in the view."""
         return [peer for peer in self.peers.alive(now) if self.view is None or peer.member not in self.view]
+
+    def answering(self, now: float) -> list[Peer]:
+        """Outsiders, and silent nodes in a view of their own whose lease may still run (R9 is about lost members)."""
+
+        def leased(peer: Peer) -> bool:
+            theirs, bound = peer.view, min(peer.lease_bound, self.settings.longest_wait)
+            strange = theirs is not None and self.me not in theirs and peer.departed is None
+            return strange and now < peer.heard + bound * (1.0 + DRIFT)
+
+        outside = [peer for peer in self.peers.all() if self.view is None or peer.member not in self.view]
+        return [peer for peer in outside if self.peers.colour(peer.member, now) is not Colour.RED or leased(peer)]
 
     def deadline(self) -> float:
         if not self.active:

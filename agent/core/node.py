@@ -255,7 +255,7 @@ class Node:
             if membership.coordinates():
                 out += self._coordinate(now)
             if not serving.leaving or now < self.departure.by:
-                out += serving.reconcile(now, membership.outsiders(now))
+                out += serving.reconcile(now, membership.answering(now))
         if self.lease.in_force(now):
             out += serving.ownership.announce_due(now)
         if serving.leaving:
@@ -292,7 +292,7 @@ class Node:
             return []
         others = (member for member in view.members if member != self.me)
         alone = all(membership.peers.colour(member, now) is not Colour.GREEN for member in others)
-        outsiders = () if self.lease.in_force(now) else membership.outsiders(now)
+        outsiders = () if self.lease.in_force(now) else membership.answering(now)
         return list(self.serving.hold_lease(now, alone, self._beats.last_sent, outsiders))
 
     def _coordinate(self, now: float) -> list[Output]:
@@ -475,5 +475,5 @@ class Node:
         declared = (table, old.digest, old.lease_bound) != (self.serving.table, settings.digest, settings.lease_bound)
         if not (gone or declared) or not self.membership.active:
             return []
-        out = self.serving.release_redefined(now, gone)
+        out = self.serving.release_redefined(now, gone, old)
         return out + list(self.membership.begin(now, "reload"))

@@ -67,6 +67,13 @@ class Peer:
             return self.heartbeat.table
         return self.join.state.table if self.join is not None else None
 
+    @property
+    def lease_bound(self) -> float:
+        """Of its lease, by its last word, in seconds."""
+        if self.heartbeat is not None and (self.join is None or self.heartbeat_at >= self.join_at):
+            return self.heartbeat.lease_bound
+        return self.join.state.lease_bound if self.join is not None else 0.0
+
     def left_already(self, message: Message) -> bool:
         """A message from before a departure that came after it; anything newer ends the departure."""
         if self.departed is None:

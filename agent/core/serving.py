@@ -25,7 +25,7 @@ from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
 from agent.core.record import Record, table_of
 from agent.core.reports import Reports
-from agent.core.settings import MEMBERS_MAX, NEIGHBOURS_MAX, PartitionPolicy, Settings
+from agent.core.settings import MEMBERS_MAX, NEIGHBOURS_MAX, Address, PartitionPolicy, Settings
 from agent.core.view import (
     Answered,
     Assigned,
@@ -68,6 +68,7 @@ class Serving:
         """VIPs that are ours and may not be acquired yet, with the reason."""
         self._orders: dict[VipName, Order] = {}
         self._waits = Waits()
+        self._going: dict[VipName, tuple[Address, ...]] = {}  # defined otherwise by a reload while held: as it was
         self._release_causes: dict[VipName, Cause] = {}
         self._moving_since: dict[VipName, float] = {}
         self._open_round: tuple[ViewId, Seq, float] | None = None
@@ -232,7 +233,8 @@ class Serving:
         if len(others) > 1:
             # The one that keeps a VIP says so after every merge; all the ancestors forget that.
             out += self.ownership.announce(now, list(self._orders), Occasion.MERGE)
-        self.reports.differing = self._differing(install)
+        states = zip(view.names(), install.states, strict=True)
+        self.reports.differing = tuple(name for name, state in states if state.digest != self.settings.digest)
         self.reports.changed = True
         return out
 
@@ -275,12 +277,6 @@ class Serving:
         if self._fellows == before:
             return []
         return [KnowFellows(tuple(sorted((mac, name) for name, macs in self._fellows.items() for mac in macs)))]
-
-    def _differing(self, install: Install) -> tuple[NodeName, ...]:
-        names = install.view.names()
-        return tuple(
-            name for name, state in zip(names, install.states, strict=True) if state.digest != self.settings.digest
-        )
 
     # Decisions.
 
@@ -379,7 +375,6 @@ class Serving:
 
     def waits_until(self) -> float:
         """When a waiting VIP is to be looked at again, leases only."""
-        # A view that was left for the next gather at once has not looked at `waiting` yet.
         return self._waits.end(self.waiting)
 
     def _release_cause(self, vip: VipName) -> Cause:
@@ -442,10 +437,15 @@ class Serving:
         kept = {vip.name: vip.addresses for vip in self.settings.vips}
         return [vip.name for vip in old.vips if kept.get(vip.name) != vip.addresses]
 
-    def release_redefined(self, now: float, gone: Sequence[VipName]) -> Outputs:
+    def release_redefined(self, now: float, gone: Sequence[VipName], old: Settings) -> Outputs:
         """The next view's placement gives back those that are still ours."""
         self.ownership.redefined(gone)
         held = [vip for vip in gone if vip in self.ownership.holdings]
+        self._going.update((vip.name, vip.addresses) for vip in old.vips if vip.name in held)
+        self._going = {vip: parts for vip, parts in self._going.items() if vip in self.ownership.holdings}
+        if self._going:
+            parts = [part for each in self._going.values() for part in each]
+            self._waits.coming_off(now, self.longest_lease(), parts, self.settings.vips)
         for vip in gone:
             self._orders.pop(vip, None)
         self._release_causes.update(dict.fromkeys(held, Cause.RELOAD))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Set
 
 from agent.core.ids import VipName
 from agent.core.messages import OTHERS
+from agent.core.settings import Address, Vip
 
 
 class Waits:
@@ -25,11 +26,18 @@ class Waits:
         every = {OTHERS, *names}
         self._until = {vip: max(now + seconds, self._until.get(vip, now)) for vip in sorted(every)}
 
+    def coming_off(self, now: float, seconds: float, parts: Iterable[Address], vips: Iterable[Vip]) -> None:
+        """What is being taken off here may be another VIP's by now: one of `vips`, or of another node's table."""
+        off = {part.address for part in parts}
+        names = [vip.name for vip in vips if any(part.address in off for part in vip.addresses)]
+        self._until.update({vip: max(now + seconds, self._until.get(vip, now)) for vip in (OTHERS, *names)})
+
     def over(self, vip: VipName, now: float) -> bool:
         return self._until.get(vip, now) <= now
 
     def end(self, vips: Iterable[VipName]) -> float:
         """When the first of these may be acquired; infinite when none of them is waited for."""
+        # A view that was left for the next gather at once has not looked at what waits in it yet.
         return min((self._until[vip] for vip in vips if vip in self._until), default=float("inf"))
 
     def declare(

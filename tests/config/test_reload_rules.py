@@ -44,6 +44,23 @@ def test_what_a_reload_may_change(tmp_path: Path, change: str, refused: str) -> 
     assert all(refused in str(problem) for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ('{name: web, addresses: ["eth0:192.0.2.10/24"]}', "192.0.2.10 goes from VIP '192.0.2.10' to VIP 'web'"),
+        ('{addresses: ["eth0:192.0.2.9/24", "eth0:192.0.2.10/24"]}', "goes from VIP '192.0.2.10' to VIP '192.0.2.9'"),
+        ('{addresses: ["eth0:192.0.2.10/24", "eth0:192.0.2.9/24"]}', ""),
+        ('{addresses: ["eth1:192.0.2.10/28"]}', ""),
+        ('{addresses: ["eth0:192.0.2.11/24"]}', ""),
+    ],
+)
+def test_an_address_keeps_the_name_of_its_vip(tmp_path: Path, change: str, refused: str) -> None:
+    new = TEXT.replace('{addresses: ["eth0:192.0.2.10/24"]}', change)
+    problems = fixed(configured(tmp_path, TEXT), configured(tmp_path, new))
+    assert bool(problems) == bool(refused)
+    assert all(refused in str(problem) for problem in problems)
+
+
 def test_members_come_and_go_one_at_a_time(tmp_path: Path) -> None:
     old = configured(tmp_path, TEXT)
     one = TEXT.replace("www3: 192.0.2.3", "www3: 192.0.2.3, www4: 192.0.2.4")

@@ -88,6 +88,24 @@ def test_what_only_a_lost_member_knew_is_waited_for_when_another_brings_it() -> 
     assert install.waits == ((OTHERS, pytest.approx(0.3)), ("v2", pytest.approx(0.3)))
 
 
+def test_an_address_is_served_under_one_name() -> None:
+    """Two tables call it differently: who holds it keeps it, whoever comes first; of two holders the first."""
+    here, there = (VipSpec(VipName("web"), ("10.0.0.7",)),), (VipSpec(VipName("www"), ("10.0.0.7",)),)
+    tables = {"t": here, "u": there}
+    view = View(ViewId(4, B), (B, C))
+
+    def named(member: Member, table: str, *held: str) -> Vote:
+        made = vote(member, held)
+        return replace(made, join=replace(made.join, state=replace(made.join.state, table=table, specs=tables[table])))
+
+    def owners(one: Vote, other: Vote) -> dict[str, str]:
+        return dict(compose(view, {B: one, C: other}, tables, 100.0)[0].owners)
+
+    assert owners(named(B, "t"), named(C, "u")) == {"web": "b"}
+    assert owners(named(B, "t"), named(C, "u", "www")) == {"www": "c"}
+    assert owners(named(B, "t", "web"), named(C, "u", "www")) == {"web": "b"}
+
+
 def test_of_two_holders_the_larger_old_view_keeps_then_the_lower_name() -> None:
     view = View(ViewId(4, B), (B, C))
     votes = {B: vote(B, ("v0",)), C: vote(C, ("v0",))}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.effects import HoldLease
-from agent.core.ids import Member, NodeName, ViewId
+from agent.core.ids import Member, NodeName, ViewId, VipName
 from agent.core.inputs import DrainRequested, HardwareKnown, JoinRequested, LeaveRequested, Received
 from agent.core.install import DRIFT, Vote, waits
 from agent.core.lease import Lease
@@ -186,6 +186,39 @@ def test_who_leaves_and_comes_back_does_not_vote_before_the_longest_lease_that_i
     world.run(11.5)
     assert c.node.serving.voting
     assert sum(map(len, answering(world).values())) == 6
+
+
+def test_the_lease_of_one_that_was_heard_outside_the_view_is_waited_for() -> None:
+    """b sleeps, a takes everything and sleeps itself as b wakes, is up for two heartbeats, and sleeps on."""
+    world = made("ab", lease=1.0, until=5.0)
+    a, b = host(world, "a"), host(world, "b")
+    world.pause(b)
+    world.run(6.4)
+    assert len(a.answers(world.now)) == 6
+    world.pause(a)
+    world.run(6.41)
+    world.resume(b)
+    world.run(6.75)
+    world.resume(a)
+    world.run(6.95)
+    assert len(a.answers(world.now)) == 6
+    world.pause(a)
+    world.run(9.5)
+    assert len(b.answers(world.now)) == 6
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.0005, 0.002, 1.0])
+def test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_both(pause: float) -> None:
+    world = made("abc", until=3.0)
+    fewer, renamed = vips(6)[1:], (replace(vips(6)[0], name=VipName("web")), *vips(6)[1:])
+    for name in "cab":
+        host(world, name).busy_until = world.now + 0.05  # the kernel takes its time over the removal
+        reload(world, host(world, name), vips=fewer)
+        world.run(world.now + pause)
+        reload(world, host(world, name), vips=renamed)
+        world.run(world.now + 2.0)
+    assert all(len(names) == 1 for names in holders(world).values())
+    assert set(holders(world)) == {vip.name for vip in renamed}
 
 
 def test_what_a_node_covers_that_does_not_hear_us_is_not_acquired() -> None:

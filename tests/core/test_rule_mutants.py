@@ -15,9 +15,12 @@ from agent.core.membership import Membership
 from agent.core.messages import OTHERS
 from agent.core.node import Node
 from agent.core.peers import Peer
+from agent.core.placement import merge_tables
 from agent.core.serving import Serving
 from agent.core.settings import Settings
+from agent.core.waits import Waits
 from tests.core import test_attacks as attacks
+from tests.core import test_install as installs
 from tests.core import test_late_attacks as late
 from tests.core import test_lease as basics
 from tests.core import test_lease_attacks as early
@@ -120,6 +123,31 @@ def clocks_do_not_differ(patch: Patch) -> None:
         patch.setattr(module, "DRIFT", 0.0)
 
 
+def silent_outsiders_are_forgotten(patch: Patch) -> None:
+    """R10: a view that is not heard any more covers nothing, whatever lease runs."""
+    patch.setattr(Membership, "answering", Membership.outsiders)
+
+
+def two_names_for_one_address(patch: Patch) -> None:
+    """R17: VIPs are told apart by their names alone."""
+
+    def merged(view: Any, states: Any, tables: Any) -> Any:
+        return merge_tables([(name, tables[state.table]) for name, state in zip(view.names(), states, strict=True)])
+
+    patch.setattr(install, "merged", merged)
+
+
+def what_comes_off_is_not_waited_for(patch: Patch) -> None:
+    """R17: a reload's new name is put up while the old one is being taken off."""
+    patch.setattr(Waits, "coming_off", lambda self, now, seconds, parts, vips: None)
+
+
+def both_names_are_kept(patch: Patch) -> None:
+    """R17: of two holders under two names none lets go."""
+    occupied = install.occupied
+    patch.setattr(install, "occupied", lambda *args: (occupied(*args)[0], set()))
+
+
 def an_hour_is_waited(patch: Patch) -> None:
     patch.setattr(Settings, "longest_wait", property(lambda self: float("inf")))
 
@@ -168,6 +196,16 @@ def boot_ends_in_a_split_vote(patch: Patch) -> None:
         (unheard_is_not_waited_for, attacks.test_who_was_awaited_and_did_not_join_is_waited_for),
         (unnamed_is_not_waited_for, late.test_a_vip_that_only_the_lost_node_knew_is_waited_for_when_a_reload_names_it),
         (clocks_do_not_differ, late.test_a_lease_is_waited_for_by_the_faster_clock),
+        (silent_outsiders_are_forgotten, late.test_the_lease_of_one_that_was_heard_outside_the_view_is_waited_for),
+        (
+            two_names_for_one_address,
+            lambda: late.test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_both(1.0),
+        ),
+        (
+            what_comes_off_is_not_waited_for,
+            lambda: late.test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_both(0.0),
+        ),
+        (both_names_are_kept, installs.test_an_address_is_served_under_one_name),
         (an_hour_is_waited, early.test_a_wrong_peer_cannot_keep_a_vip_silent_for_an_hour),
         (
             votes_after_the_short_lease,

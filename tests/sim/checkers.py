@@ -272,9 +272,9 @@ class Checkers(Observer):
 
     def _answering(self, host: Host, now: float) -> None:
         """I12: the kernels, not the agents, are asked; what began in this step began on this host."""
-        mine = host.answers(now)
+        mine = host.answered(now)
         for other in self.hosts.values():
-            if other is not host and (both := mine & other.answers(now)):
+            if other is not host and (both := mine & other.answered(now)):
                 self.fail("I12", host, now, f"{sorted(both)} answered here and on {other.name}")
 
     def _majority(self, host: Host, now: float) -> None:

@@ -33,6 +33,7 @@ class Nemesis:
         self.world = world
         self.rng = rng
         self.pace = rng.uniform(0.1, 1.2)
+        self.renamed = 0
         self.asked: list[tuple[Host, int]] = []
         everything: list[Callable[[Host], None]] = [
             self.crash,
@@ -75,6 +76,7 @@ class Nemesis:
             self.quick_return,
             self.slow_link,
             self.relet,
+            self.rename,
         ]
         self.arsenal = rng.sample(everything, rng.randint(2, 9))
         network = {
@@ -89,6 +91,7 @@ class Nemesis:
             restarts = {
                 self.crash, self.crash_coordinator, self.stop, self.restart_twice, self.drain_in_gather, self.crash_at,
                 self.crash_releasing, self.crash_two, self.guard_dies, self.restart_and_split, self.sleep_at_start,
+                self.rename,
             }  # fmt: skip
             self.arsenal = [fault for fault in self.arsenal if fault not in restarts]
         # Who sleeps through a reload to longer leases does not know that a lone node's runs longer now: only a quorum
@@ -235,6 +238,29 @@ class Nemesis:
                 text = f"10.0.3.{self.rng.randint(1, 200)}"
                 vips[number] = replace(vips[number], addresses=(replace(address, address=text),))
         return tuple(vips)
+
+    def rename(self, host: Host) -> None:
+        """An address gets another VIP's name: taken out and added again, or by a restart, on each node at its time."""
+        table = host.settings.vips
+        if len(table) < 2:
+            return
+        old = self.rng.choice(table)
+        self.renamed += 1
+        new = replace(old, name=VipName(f"as-{self.renamed}"))
+        fewer, renamed = tuple(vip for vip in table if vip != old), tuple(new if vip == old else vip for vip in table)
+        for target in self.world.hosts.values():
+            delay = self.rng.choice((0.0, 0.05, 0.5, 2.0))
+            if self.rng.random() < 0.2:
+                self._soon(delay, lambda target=target: self._restart(target, renamed))  # type: ignore[misc]
+                continue
+            pause = self.rng.choice((0.0, 0.001, 0.05, 1.0))
+            self._soon(delay, lambda target=target: self._reload(target, fewer))  # type: ignore[misc]
+            self._soon(delay + pause, lambda target=target: self._reload(target, renamed))  # type: ignore[misc]
+
+    def _restart(self, host: Host, table: tuple[Vip, ...]) -> None:
+        self.world.crash(host)
+        host.settings = replace(host.settings, vips=table, digest=repr(table))
+        self.world.start(host)
 
     def reweigh(self, host: Host) -> None:
         weight, serves = self.rng.choice((0.5, 1.0, 3.0)), self.rng.random() < 0.8

@@ -92,6 +92,10 @@ class Host:
         silent = self.settings.lease_bound > 0.0 and now >= self.leased_until
         return frozenset() if silent else frozenset(self.up)
 
+    def answered(self, now: float) -> frozenset[str]:
+        """The addresses of these: two nodes may know one by different names."""
+        return frozenset(each.address for vip in self.answers(now) for each in self.defined[vip])
+
     def from_clock(self, local: float) -> float:
         return (local - self.offset) / self.rate
 
@@ -142,7 +146,7 @@ class World:
         host.up.clear()  # strays are removed at start
         host.leased_until, host.guarded = float("-inf"), self.guards
         host.paused, host.catching_up, host.backlog, host.doomed = False, False, [], None
-        host.freezes, host.undone = False, []
+        host.freezes, host.undone, host.robbed = False, [], False
         host.rate = 1.0 + self.rng.uniform(-5e-4, 5e-4)
         host.offset = self.rng.uniform(0.0, 1000.0)
         host.node = Node(host.settings, host.incarnation, draining=draining)
