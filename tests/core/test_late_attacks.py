@@ -210,7 +210,10 @@ def test_the_lease_of_one_that_was_heard_outside_the_view_is_waited_for() -> Non
 @pytest.mark.parametrize("pause", [0.0, 0.0005, 0.002, 1.0])
 def test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_both(pause: float) -> None:
     world = made("abc", until=3.0)
-    fewer, renamed = vips(6)[1:], (replace(vips(6)[0], name=VipName("web")), *vips(6)[1:])
+    # Under its new name it belongs to c, which does not have it at first.
+    web = replace(vips(6)[0], name=VipName("web"), nodes=(NodeName("c"),))
+    assert vips(6)[0].name in host(world, "a").up
+    fewer, renamed = vips(6)[1:], (web, *vips(6)[1:])
     for name in "cab":
         host(world, name).busy_until = world.now + 0.05  # the kernel takes its time over the removal
         reload(world, host(world, name), vips=fewer)
