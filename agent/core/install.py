@@ -44,6 +44,9 @@ def compose(
     sizes = tuple(_size(join) for join in joins)
     mature = any(state.mature for state in states)
     placement = placed(view, states, tables, sizes, mature)
+    owners = placement.owners()
+    _, losers = occupied(view, states, tables)
+    renamed = {(vip, name) for name, vip in losers if owners.get(vip, name) != name}
     install = Install(
         view=view,
         states=states,
@@ -51,8 +54,8 @@ def compose(
         tables=tuple((digest, tables[digest]) for digest in digests) if len(digests) > 1 else (),
         recovered=recover(view, votes),
         mature=mature,
-        owners=tuple(sorted(placement.owners().items())),
-        conflicts=placement.conflicts(),
+        owners=tuple(sorted(owners.items())),
+        conflicts=(*placement.conflicts(), *sorted(renamed)),
         waits=waits(view, votes, tables, now),
     )
     return install, placement

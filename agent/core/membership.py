@@ -27,7 +27,7 @@ from agent.core.effects import Effect, Send
 from agent.core.events import Event, Excluded, GatherStarted, JoinHeard
 from agent.core.gather import Declaration, Gather, Installed, hearing_each_other
 from agent.core.ids import Member, NodeName, ViewId
-from agent.core.install import DRIFT, Vote, compose, tables_known
+from agent.core.install import Vote, compose, tables_known
 from agent.core.merging import Merging
 from agent.core.messages import Heartbeat, Install, Join, Leave
 from agent.core.peers import Colour, Peer, Peers
@@ -100,14 +100,11 @@ class Membership:
 
     def answering(self, now: float) -> list[Peer]:
         """Outsiders, and silent nodes in a view of their own whose lease may still run (R9 is about lost members)."""
-
-        def leased(peer: Peer) -> bool:
-            theirs, bound = peer.view, min(peer.lease_bound, self.settings.longest_wait)
-            strange = theirs is not None and self.me not in theirs and peer.departed is None
-            return strange and now < peer.heard + bound * (1.0 + DRIFT)
-
         outside = [peer for peer in self.peers.all() if self.view is None or peer.member not in self.view]
-        return [peer for peer in outside if self.peers.colour(peer.member, now) is not Colour.RED or leased(peer)]
+        most, red = self.settings.longest_wait, Colour.RED
+        return [
+            p for p in outside if self.peers.colour(p.member, now) is not red or now < p.leased_until(self.me, most)
+        ]
 
     def deadline(self) -> float:
         if not self.active:
@@ -121,6 +118,16 @@ class Membership:
         return min((self.peers.red_at(m) for m in self.view.members if m != self.me), default=float("inf"))
 
     # What happens.
+
+    def listen_on(self, now: float) -> None:
+        """R11: after its own lateness this node judges nobody, and installs nothing, before it has heard the others."""
+        self.peers.forgive(now)
+        heard = now + self.settings.timing.late
+        if self.view is None:
+            self._boot_until = max(heard, self._boot_until)
+        if self.gather is not None:
+            self.gather.complete_by = max(heard + self.settings.timing.join_timeout, self.gather.complete_by)
+            self.gather.give_up_at = max(self.gather.complete_by, self.gather.give_up_at)
 
     def start(self, now: float, reason: str) -> Outputs:
         self.active = True

@@ -69,7 +69,7 @@ class Node:
         self.departure = Departure(self.membership, self.serving, self.lease)
         self._beats = Beats()
         self._last: float | None = None
-        self._born = self._remembers = self._forgotten = 0.0
+        self._born = self._remembers = self._forgotten = self._reads_until = 0.0
         self._round_at = float("inf")
         self._sent_requests = Requests()
         self._decided_at = float("-inf")
@@ -386,7 +386,8 @@ class Node:
     def _mature_at(self) -> float:
         """Alone it knows of no lease that may still run: whoever it does not hear may have one."""
         lease = max(self._forgotten, self.settings.lease_bound * (1.0 + DRIFT))
-        return max(self._born + self.settings.timing.mature, max(self._born, self._remembers) + lease)
+        looked = max(self._born, self._remembers) + lease
+        return max(self._born + self.settings.timing.mature, looked, self._reads_until)
 
     def _forget(self, now: float) -> None:
         """What it acknowledged before it does not know, and perhaps that was a longer lease than is configured now."""
@@ -405,12 +406,12 @@ class Node:
 
     def _check_stall(self, now: float, gap: float) -> list[Output]:
         """R11: nobody is judged by one who was late himself; past the failure timeout others have taken over."""
-        timeout = self.settings.timing.failure_timeout
-        membership = self.membership
+        timeout, membership = self.settings.timing.failure_timeout, self.membership
         if gap <= max(0.5 * timeout, 1.5 * self.settings.timing.heartbeat) or not membership.active:
             return []
-        membership.peers.forgive(now)
+        membership.listen_on(now)
         view = membership.view
+        self._reads_until = now + self.settings.timing.late
         if gap > timeout and not self.serving.mature:
             self._born = now  # what it slept through it has not looked around
         # Nobody takes over from a node that is alone, but one that may have started and matured since.

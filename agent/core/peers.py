@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
+from agent.core.install import DRIFT
 from agent.core.messages import Heartbeat, Join, Message
 from agent.core.settings import MEMBERS_MAX, Timing
 from agent.core.view import View
@@ -73,6 +74,12 @@ class Peer:
         if self.heartbeat is not None and (self.join is None or self.heartbeat_at >= self.join_at):
             return self.heartbeat.lease_bound
         return self.join.state.lease_bound if self.join is not None else 0.0
+
+    def leased_until(self, me: Member, most: float) -> float:
+        """Until when it may answer for what its view, one without `me`, holds. No lease counts for more than `most`."""
+        if self.departed is not None or self.view is None or me in self.view:
+            return float("-inf")
+        return self.heard + min(self.lease_bound, most) * (1.0 + DRIFT)
 
     def left_already(self, message: Message) -> bool:
         """A message from before a departure that came after it; anything newer ends the departure."""

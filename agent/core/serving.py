@@ -125,7 +125,6 @@ class Serving:
             digest=self.settings.digest,
             table=self.table,
             specs=None if alike else self.specs,
-            # One that runs may have begun under other settings.
             lease_bound=max(self.settings.lease_bound, self.lease.remaining(now)),
             yielded=self._yielded,
             hardware=self.hardware,
@@ -192,7 +191,8 @@ class Serving:
             return ()
         if not self.quorate:
             return tuple(sorted(spec.name for spec in record.specs))
-        found = {vip for vip in self._orders if vip not in self.ownership.holdings}
+        soon = {vip for vip, why in self.waiting.items() if why != "covered"}  # as good as held
+        found = self._orders.keys() - self.ownership.holdings.keys() - soon
         found.update(record.uncovered())
         for member in record.view.members:
             peer = peers.get(member) if member != self.me else None
@@ -233,8 +233,8 @@ class Serving:
         if len(others) > 1:
             # The one that keeps a VIP says so after every merge; all the ancestors forget that.
             out += self.ownership.announce(now, list(self._orders), Occasion.MERGE)
-        states = zip(view.names(), install.states, strict=True)
-        self.reports.differing = tuple(name for name, state in states if state.digest != self.settings.digest)
+        digests = zip(view.names(), (state.digest for state in install.states), strict=True)
+        self.reports.differing = tuple(name for name, digest in digests if digest != self.settings.digest)
         self.reports.changed = True
         return out
 

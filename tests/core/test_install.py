@@ -98,12 +98,16 @@ def test_an_address_is_served_under_one_name() -> None:
         made = vote(member, held)
         return replace(made, join=replace(made.join, state=replace(made.join.state, table=table, specs=tables[table])))
 
+    def conflicts(one: Vote, other: Vote) -> tuple[tuple[str, str], ...]:
+        return compose(view, {B: one, C: other}, tables, 100.0)[0].conflicts
+
     def owners(one: Vote, other: Vote) -> dict[str, str]:
         return dict(compose(view, {B: one, C: other}, tables, 100.0)[0].owners)
 
     assert owners(named(B, "t"), named(C, "u")) == {"web": "b"}
     assert owners(named(B, "t"), named(C, "u", "www")) == {"www": "c"}
     assert owners(named(B, "t", "web"), named(C, "u", "www")) == {"web": "b"}
+    assert conflicts(named(B, "t", "web"), named(C, "u", "www")) == (), "nobody takes www over"
 
 
 def test_of_two_holders_the_larger_old_view_keeps_then_the_lower_name() -> None:

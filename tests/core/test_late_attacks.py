@@ -224,6 +224,39 @@ def test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_
     assert set(holders(world)) == {vip.name for vip in renamed}
 
 
+def test_who_slept_as_it_began_reads_what_came_before_it_serves() -> None:
+    """d starts and sleeps for less than a failure timeout, while the others sleep shortly, too (seed 3867)."""
+    world = made("abcd", until=4.0)
+    d = host(world, "d")
+    world.crash(d)
+    world.run(5.0)
+    world.start(d)
+    world.run(5.13)
+    for name in "abc":
+        world.pause(host(world, name))
+    world.run(5.2)
+    world.pause(d)
+    for name in "abc":
+        world.resume(host(world, name))
+    world.run(5.55)
+    world.resume(d)
+    world.run(8.0)
+    assert sum(map(len, answering(world).values())) == 6
+
+
+def test_what_waits_for_a_lease_only_is_not_offered_to_others() -> None:
+    """b's heartbeat, when a has died and its lease still runs: b takes a's VIPs in a moment, and nobody else may."""
+    world = made("ab", lease=1.0, until=4.0)
+    a, b = host(world, "a"), host(world, "b")
+    world.crash(a)
+    world.run(4.55)
+    assert b.node is not None
+    assert set(b.node.serving.waiting.values()) == {"lease"}
+    assert b.node.serving.uncovered(b.node.membership.peers) == ()
+    world.run(6.0)
+    assert len(b.answers(world.now)) == 6
+
+
 def test_what_a_node_covers_that_does_not_hear_us_is_not_acquired() -> None:
     """c hears nobody and takes everything; a and b, who hear it, go on without it and leave it what it had."""
     world, _ = running(["a", "b", "c"], timing=TIMING)
