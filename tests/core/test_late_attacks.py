@@ -225,20 +225,22 @@ def test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_
 
 
 def test_who_slept_as_it_began_reads_what_came_before_it_serves() -> None:
-    """d starts and sleeps for less than a failure timeout, while the others sleep shortly, too (seed 3867)."""
+    """d starts while a and b sleep, and sleeps as they wake: the first that it reads is from c, which starts, too."""
     world = made("abcd", until=4.0)
-    d = host(world, "d")
+    c, d = host(world, "c"), host(world, "d")
+    world.crash(c)
     world.crash(d)
     world.run(5.0)
-    world.start(d)
-    world.run(5.13)
-    for name in "abc":
+    for name in "ab":
         world.pause(host(world, name))
-    world.run(5.2)
+    world.start(d)
+    world.run(5.31)
     world.pause(d)
-    for name in "abc":
+    world.start(c)
+    world.run(5.311)
+    for name in "ab":
         world.resume(host(world, name))
-    world.run(5.55)
+    world.run(5.5)
     world.resume(d)
     world.run(8.0)
     assert sum(map(len, answering(world).values())) == 6

@@ -148,6 +148,24 @@ def both_names_are_kept(patch: Patch) -> None:
     patch.setattr(install, "occupied", lambda *args: (occupied(*args)[0], set()))
 
 
+def installs_before_it_has_read(patch: Patch) -> None:
+    """R11: who slept while it gathered goes on where it was."""
+    patch.setattr(Membership, "listen_on", lambda self, now: self.peers.forgive(now))
+
+
+def what_waits_is_offered(patch: Patch) -> None:
+    """R10: a VIP that only waits for a lease counts as covered by nobody."""
+    uncovered = Serving.uncovered
+
+    def changed(self: Serving, peers: Any) -> Any:
+        waiting, self.waiting = self.waiting, {}
+        found = uncovered(self, peers)
+        self.waiting = waiting
+        return found
+
+    patch.setattr(Serving, "uncovered", changed)
+
+
 def an_hour_is_waited(patch: Patch) -> None:
     patch.setattr(Settings, "longest_wait", property(lambda self: float("inf")))
 
@@ -206,6 +224,8 @@ def boot_ends_in_a_split_vote(patch: Patch) -> None:
             lambda: late.test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_both(0.0),
         ),
         (both_names_are_kept, installs.test_an_address_is_served_under_one_name),
+        (installs_before_it_has_read, late.test_who_slept_as_it_began_reads_what_came_before_it_serves),
+        (what_waits_is_offered, late.test_what_waits_for_a_lease_only_is_not_offered_to_others),
         (an_hour_is_waited, early.test_a_wrong_peer_cannot_keep_a_vip_silent_for_an_hour),
         (
             votes_after_the_short_lease,
