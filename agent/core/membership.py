@@ -100,11 +100,8 @@ class Membership:
 
     def answering(self, now: float) -> list[Peer]:
         """Outsiders, and silent nodes in a view of their own whose lease may still run (R9 is about lost members)."""
-        outside = [peer for peer in self.peers.all() if self.view is None or peer.member not in self.view]
-        most, red = self.settings.longest_wait, Colour.RED
-        return [
-            p for p in outside if self.peers.colour(p.member, now) is not red or now < p.leased_until(self.me, most)
-        ]
+        peers = self.peers.answering(self.me, now, self.settings.longest_wait)
+        return [peer for peer in peers if self.view is None or peer.member not in self.view]
 
     def deadline(self) -> float:
         if not self.active:
@@ -123,11 +120,14 @@ class Membership:
         """R11: after its own lateness this node judges nobody, and installs nothing, before it has heard the others."""
         self.peers.forgive(now)
         heard = now + self.settings.timing.late
-        if self.view is None:
-            self._boot_until = max(heard, self._boot_until)
-        if self.gather is not None:
-            self.gather.complete_by = max(heard + self.settings.timing.join_timeout, self.gather.complete_by)
-            self.gather.give_up_at = max(self.gather.complete_by, self.gather.give_up_at)
+        self._boot_until = max(heard, self._boot_until) if self.view is None else self._boot_until
+        self.read_on(heard + self.settings.timing.join_timeout)
+
+    def read_on(self, until: float) -> None:
+        """What came while this node did not run is read before it installs a view without its senders."""
+        if (gather := self.gather) is not None:
+            gather.complete_by = max(until, gather.complete_by)
+            gather.give_up_at = max(until, gather.give_up_at)
 
     def start(self, now: float, reason: str) -> Outputs:
         self.active = True

@@ -89,6 +89,9 @@ class Node:
             out += self.membership.start(now, "start")
         else:
             out += self._check_stall(now, now - self._last)
+            if now - self._last > 2.0 * self.settings.timing.join_resend:  # longer than it ever waits in a gather
+                self._reads_until = max(self._reads_until, now + self.settings.timing.join_resend)
+                self.membership.read_on(self._reads_until)
         self._last = now
         out += self._take(now, item)
         out += self._settle(now)
@@ -375,10 +378,8 @@ class Node:
         change, self._unchecked = self._unchecked, None
         if change is None:
             return []
-        install, differing = change.install, differences(change.install, change.tables)
-        if not differing:
-            return []
-        return [PlacementDiffers(now, install.view.id, f"{len(differing)} rows, first {differing[0]}")]
+        rows, view = differences(change.install, change.tables), change.install.view.id
+        return [PlacementDiffers(now, view, f"{len(rows)} rows, first {rows[0]}")] if rows else []
 
     # Maturity, lateness, departure, requests of a person.
 
@@ -476,5 +477,4 @@ class Node:
         declared = (table, old.digest, old.lease_bound) != (self.serving.table, settings.digest, settings.lease_bound)
         if not (gone or declared) or not self.membership.active:
             return []
-        out = self.serving.release_redefined(now, gone, old)
-        return out + list(self.membership.begin(now, "reload"))
+        return self.serving.release_redefined(now, gone, old) + list(self.membership.begin(now, "reload"))

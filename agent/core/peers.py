@@ -177,6 +177,10 @@ class Peers:
     def alive(self, now: float) -> list[Peer]:
         return [peer for peer in self._ordered if not self._gone(peer, now)]
 
+    def answering(self, me: Member, now: float, most: float) -> list[Peer]:
+        """Who is alive, and whose lease may still run: see `Peer.leased_until`."""
+        return [peer for peer in self._ordered if not self._gone(peer, now) or now < peer.leased_until(me, most)]
+
     def red_at(self, member: Member) -> float:
         """When this peer turns RED if it stays silent."""
         peer = self.get(member)

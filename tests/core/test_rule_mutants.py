@@ -150,7 +150,13 @@ def both_names_are_kept(patch: Patch) -> None:
 
 def installs_before_it_has_read(patch: Patch) -> None:
     """R11: who slept while it gathered goes on where it was."""
-    patch.setattr(Membership, "listen_on", lambda self, now: self.peers.forgive(now))
+
+    def mature_at(self: Node) -> float:
+        lease = max(self._forgotten, self.settings.lease_bound * (1.0 + install.DRIFT))
+        return max(self._born + self.settings.timing.mature, max(self._born, self._remembers) + lease)
+
+    patch.setattr(Membership, "read_on", lambda self, until: None)
+    patch.setattr(Node, "_mature_at", property(mature_at))
 
 
 def what_waits_is_offered(patch: Patch) -> None:
