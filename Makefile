@@ -19,6 +19,8 @@ RUN_PACKAGES := python3 python3-venv iproute2 nftables
 TEST_PACKAGES := $(RUN_PACKAGES) tcpdump procps chromium fonts-dejavu-core curl libcap2-bin systemd-container
 IMAGE_PACKAGES := buildah debootstrap
 MONITORING := prometheus prometheus-alertmanager
+TEMPLATES := /usr/share/prometheus/alertmanager
+ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 RIVALS := keepalived ucarp corosync pacemaker pacemaker-cli-utils resource-agents
 
 .PHONY: lab test check fix types tests alerts-e2e image sim mutate fuzz bench rivals lock clean
@@ -96,12 +98,15 @@ clean:
 	@$(pip) --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.runs
 
-# Prometheus and Alertmanager out of Debian's packages, without installing these: that would start servers.
+# Prometheus and Alertmanager out of Debian's packages, without installing these: that would start servers. Debian's
+# Alertmanager does not start without its templates where the package has them.
 .tools/.monitoring:
 	@mkdir -p .tools
 	@echo "== unpacking Prometheus and Alertmanager into .tools"
 	@cd .tools && { apt-get download -qq $(MONITORING) 2> /dev/null || { apt-get update -qq && apt-get download -qq $(MONITORING); }; } 2> /dev/null \
-	  && for package in prometheus*.deb; do dpkg-deb --fsys-tarfile $$package | tar -x --strip-components=3 ./usr/bin; done && touch .monitoring \
+	  && for package in prometheus*.deb; do dpkg-deb --fsys-tarfile $$package | tar -x --strip-components=3 ./usr/bin; done \
+  && { test -e $(TEMPLATES)/default.tmpl || { $(ROOT) mkdir -p $(TEMPLATES) \
+    && dpkg-deb --fsys-tarfile prometheus-alertmanager*.deb | $(ROOT) tar -x -C / --wildcards '.$(TEMPLATES)/*.tmpl'; }; } && touch .monitoring \
 	  || echo "they cannot be had: the tests that need them will be skipped"
 	@rm -f .tools/*.deb
 

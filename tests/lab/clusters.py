@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.lab import formation, network, processes
 from agent.lab.lab import HTTP_PORT, Lab, down, molehill
-from agent.lab.plan import Host, Plan, generate, with_arguments
+from agent.lab.plan import Host, LabError, Plan, generate, with_arguments
 
 QUICK = ("mature=200ms", "balance.interval=10m")
 """Soon mature, and no move that a test did not ask for."""
@@ -236,7 +236,11 @@ def view(lab: Lab, node: str) -> str:
 
 
 def members(lab: Lab, node: str) -> list[str]:
-    found = status(lab, node)["view"]
+    """None while its agent is starting: on a busy machine the others may be a cluster before that."""
+    try:
+        found = status(lab, node)["view"]
+    except LabError:
+        return []
     return list(found["members"]) if found else []
 
 
