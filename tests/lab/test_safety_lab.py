@@ -39,6 +39,7 @@ def never_two(lab: Lab, old: str) -> Iterator[None]:
     """Inside, no address is claimed by two nodes in turns, and the old holder is silent before another one speaks."""
     hit = on(lab, old)
     with Asker(lab.plan, [address for _, address in lab.plan.addresses()]) as asker:
+        until(lambda: all(any(f.address == each and f.node == old for f in asker.frames) for each in hit))
         since = now()
         yield
         until(lambda: all(answers(asker, address, old) >= ENOUGH for address in hit))
