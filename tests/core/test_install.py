@@ -110,6 +110,19 @@ def test_an_address_is_served_under_one_name() -> None:
     assert conflicts(named(B, "t", "web"), named(C, "u", "www")) == (), "nobody takes www over"
 
 
+def test_who_holds_anothers_address_under_a_name_that_goes_on_confirms_that_it_let_go() -> None:
+    """To B web is one address and www the other; C, before a reload, has www's as web."""
+    tables = {
+        "t": (VipSpec(VipName("web"), ("10.0.0.7",)), VipSpec(VipName("www"), ("10.0.0.8",))),
+        "u": (VipSpec(VipName("web"), ("10.0.0.8",)),),
+    }
+    both, old = vote(B, ("web", "www")), vote(C, ("web",))
+    old = replace(old, join=replace(old.join, state=replace(old.join.state, table="u", specs=tables["u"])))
+    install, _ = compose(View(ViewId(4, B), (B, C)), {B: both, C: old}, tables, 100.0)
+    assert dict(install.owners) == {"web": "b", "www": "b"}
+    assert install.conflicts == ((VipName("web"), C.name),)
+
+
 def test_of_two_holders_the_larger_old_view_keeps_then_the_lower_name() -> None:
     view = View(ViewId(4, B), (B, C))
     votes = {B: vote(B, ("v0",)), C: vote(C, ("v0",))}
