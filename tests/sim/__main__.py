@@ -12,6 +12,9 @@ from tests.sim.checkers import Violation
 from tests.sim.mutants import MUTANTS, hunt
 from tests.sim.run import Result, run
 
+EVERY = 1000
+"""Schedules between two lines that tell how far a long run has come."""
+
 
 def attempt(seed: int) -> Result | tuple[int, str]:
     try:
@@ -35,7 +38,10 @@ def main() -> int:
     started, cpu = time.monotonic(), os.times()
     failures, steps, views, acquisitions = [], 0, 0, 0
     with multiprocessing.Pool(args.jobs) as pool:
-        for outcome in pool.imap_unordered(attempt, range(args.first, args.first + args.seeds), chunksize=8):
+        outcomes = pool.imap_unordered(attempt, range(args.first, args.first + args.seeds), chunksize=8)
+        for done, outcome in enumerate(outcomes, 1):
+            if done % EVERY == 0:
+                print(f"{done} schedules after {time.monotonic() - started:.0f} s", flush=True)
             if isinstance(outcome, Result):
                 steps += outcome.steps
                 views += outcome.views
