@@ -35,6 +35,7 @@ from agent.core.node import Node
 from agent.core.settings import PartitionPolicy, Settings
 from agent.drivers import neighbours
 from agent.drivers.lease import LeaseUnavailable
+from agent.drivers.reaching import Reaching
 from agent.drivers.systemd import Notifier, watchdog_interval
 from agent.engines.embedded.addresses import EngineError
 from agent.engines.embedded.rejections import REASONS
@@ -170,7 +171,7 @@ class Agent:
     async def _work(self) -> None:
         """Until the core has said its last word, or something crashed."""
         async with asyncio.TaskGroup() as tasks:
-            work = (self._measure(), self._read_neighbours(), self._recorder.keep())
+            work = (self._measure(), self._read_neighbours(), self._reaching.keep(), self._recorder.keep())
             running = [tasks.create_task(part) for part in work]
             await self._stopped.wait()
             for task in running:
@@ -264,6 +265,7 @@ class Agent:
             on_message=self._receive,
             on_event=self._publish,
         )
+        self._reaching = Reaching(lambda: [(each.name, each.address) for each in self._engine.peers], clock)
         self._metrics.count_rejections(lambda: self._engine.rejected)
         self._presence = Presence(
             configuration.cluster,
@@ -331,6 +333,7 @@ class Agent:
         match event:
             case ViewInstalled(view=view):
                 self._loop.call_soon(self._prepare_last_words, view.id)
+                self._reaching.view([member.name for member in view.members])
             case StateChanged(state=state):
                 self._notifier.status(state)
                 self._have_watched(state)

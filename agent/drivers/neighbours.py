@@ -47,7 +47,7 @@ async def _read(requests: rtnetlink.RequestSocket, vips: tuple[Vip, ...]) -> tup
     for family in (socket.AF_INET, socket.AF_INET6):
         async for data, at in _dump(requests, rtnetlink.dump_neighbours(family)):
             entry = rtnetlink.read_neighbour(data, at)
-            if entry is None or not entry.state & USABLE or entry.packed in left_out:
+            if entry is None or not entry.mac or not entry.state & USABLE or entry.packed in left_out:
                 continue
             name = indexes.get(entry.ifindex)
             if any(each.interface == name and each.holds(entry.packed) for each in nets):

@@ -62,5 +62,6 @@ class NeighbourRecord(NamedTuple):
     ifindex: int
     packed: bytes
     mac: bytes
+    """Empty: not resolved."""
     state: int
     """NUD_*."""

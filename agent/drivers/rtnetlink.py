@@ -29,7 +29,7 @@ NLMSGERR_ATTR_MSG = 1
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
@@ -113,8 +113,7 @@ def add_address(key: AddressKey, *, tag: int, flags: int = 0, lifetime: int = 0,
 
 def delete_address(key: AddressKey) -> bytes:
     """RTM_DELADDR of exactly this address with exactly this prefix (IFA_ADDRESS makes the kernel compare it)."""
-    family = socket.AF_INET6 if len(key.packed) == 16 else socket.AF_INET
-    payload = _IFADDRMSG.pack(family, key.prefix, 0, 0, key.ifindex)
+    payload = _IFADDRMSG.pack(family_of(key.packed), key.prefix, 0, 0, key.ifindex)
     return message(RTM_DELADDR, 0, payload + attribute(IFA_LOCAL, key.packed) + attribute(IFA_ADDRESS, key.packed))
 
 
@@ -139,6 +138,16 @@ DUMP_ADDRESSES = message(RTM_GETADDR, NLM_F_DUMP, _IFADDRMSG.pack(0, 0, 0, 0, 0)
 
 def dump_neighbours(family: int) -> bytes:
     return message(RTM_GETNEIGH, NLM_F_DUMP, _NDMSG.pack(family, 0, 0, 0, 0))
+
+
+def delete_neighbour(entry: NeighbourRecord) -> bytes:
+    """RTM_DELNEIGH of the entry for this address on its interface."""
+    head = _NDMSG.pack(family_of(entry.packed), entry.ifindex, 0, 0, 0)
+    return message(RTM_DELNEIGH, 0, head + attribute(NDA_DST, entry.packed))
+
+
+def family_of(packed: bytes) -> int:
+    return socket.AF_INET6 if len(packed) == 16 else socket.AF_INET
 
 
 def messages(data: bytes) -> Iterator[Message]:
@@ -213,7 +222,10 @@ def _promotes(data: bytes, start: int, end: int) -> bool:
 
 
 def read_neighbour(data: bytes, at: Message) -> NeighbourRecord | None:
-    """The neighbour of an RTM_NEWNEIGH; None: without address or link-layer address."""
+    """The neighbour of an RTM_NEWNEIGH; None: without address, or with a hardware address that is no Ethernet one.
+
+    An entry that is not resolved yet has an empty one.
+    """
     if at.end - at.start < _NDMSG.size:
         return None
     _, index, state, _, _ = _NDMSG.unpack_from(data, at.start)
@@ -223,7 +235,7 @@ def read_neighbour(data: bytes, at: Message) -> NeighbourRecord | None:
             packed = data[start:end]
         elif kind == NDA_LLADDR:
             mac = data[start:end]
-    return NeighbourRecord(index, packed, mac, state) if len(packed) in (4, 16) and len(mac) == 6 else None
+    return NeighbourRecord(index, packed, mac, state) if len(packed) in (4, 16) and len(mac) in (0, 6) else None
 
 
 def read_answer(data: bytes, at: Message) -> Answer:
