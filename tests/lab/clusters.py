@@ -27,7 +27,7 @@ Own = Mapping[str, Sequence[str]]
 """By node: further arguments of its agent."""
 
 
-def until(holds: Callable[[], object], seconds: float = 15.0, why: Callable[[], object] = lambda: "") -> None:
+def until(holds: Callable[[], object], seconds: float = 30.0, why: Callable[[], object] = lambda: "") -> None:
     """Fails after `seconds`, saying what `why` gives."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -119,7 +119,7 @@ def even(lab: Lab) -> None:
         loads = [sum(who == [node] for who in lab.holders().values()) for node in nodes]
         return sum(loads) == len(lab.holders()) and max(loads) - min(loads) <= 1
 
-    until(balanced, 15, lab.holders)
+    until(balanced, why=lab.holders)
 
 
 # What agents say.
@@ -134,7 +134,7 @@ def logged(lab: Lab, node: str, *patterns: str) -> bool:
     return any(all(re.search(pattern, line) for pattern in patterns) for line in log(lab, node).splitlines())
 
 
-def wait_logged(lab: Lab, node: str, *patterns: str, seconds: float = 5.0) -> None:
+def wait_logged(lab: Lab, node: str, *patterns: str, seconds: float = 30.0) -> None:
     until(lambda: logged(lab, node, *patterns), seconds, lambda: f"{patterns} in the log of {node}:\n{log(lab, node)}")
 
 

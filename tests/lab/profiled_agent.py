@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.cli import main
 from agent.core.effects import Occasion
-from agent.core.events import ArpSent, Event, ViewInstalled
+from agent.core.events import ArpSent, Event, MemberSuspected, ViewInstalled
 from exporters import observers
 from exporters.bus import Bus
 
@@ -34,12 +34,14 @@ def note(frame: FrameType, what: str, _: Any) -> None:
 class Noting(Bus):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self._members, self._decided, self._frames = 0, 0.0, [0.0]
+        self._members, self._suspected, self._decided, self._frames = 0, 0.0, 0.0, [0.0]
         self.subscribe("profile", self._look)
 
     def _look(self, event: Event) -> None:
         """After the fail-over, as all observers; the ring still has its calls."""
         match event:
+            case MemberSuspected(at=at):
+                self._suspected = at
             case ViewInstalled(at=at, view=view):
                 lost, self._members = self._members - len(view.members), len(view.members)
                 self._decided, self._frames = (at if lost == 1 else 0.0), []
@@ -50,7 +52,8 @@ class Noting(Bus):
                 inside = sorted({name for when, name in calls if self._decided <= when <= last})
                 before = sorted({name for when, name in calls if when < self._decided})
                 with open(os.environ["MOLEHILL_PROFILE"], "a") as file:
-                    print(json.dumps({"seconds": last - self._decided, "ran": inside, "before": before}), file=file)
+                    took = {"seconds": last - self._decided, "since_suspicion": last - self._suspected}
+                    print(json.dumps(took | {"ran": inside, "before": before}), file=file)
                 self._decided = 0.0
 
 

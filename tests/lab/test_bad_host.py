@@ -26,7 +26,6 @@ from tests.lab.clusters import (
     exit_code,
     get,
     held_once,
-    logged,
     metric,
     on,
     raw_http,
@@ -133,7 +132,7 @@ def test_a_disk_that_fills_up_later_stops_no_fail_over(lab_name: str) -> None:
         assert len(on(lab, "www1")) == 1, "a drain that cannot be kept is not begun"
         lab.lose("www2")
         lab.lose("www3")
-        until(lambda: len(on(lab, "www1")) == 3, 3)
+        until(lambda: len(on(lab, "www1")) == 3)
         (inside / "fill").unlink()
         lab.ask("www1", "drain")
         until(lambda: (inside / "draining").exists())
@@ -166,7 +165,7 @@ def test_an_interface_is_removed_and_made_anew_under_a_running_agent(lab_name: s
         assert len(on(lab, "www2")) == 1
         agent = lab.agent("www2")
         netns(lab, "www2", "link delete eth0")
-        until(lambda: away_from(lab, "www2"), 3)
+        until(lambda: away_from(lab, "www2"))
         wait_logged(
             lab, "www2", "level=warning", "interface eth0 is not usable: no such interface here: correct its name"
         )
@@ -175,7 +174,7 @@ def test_an_interface_is_removed_and_made_anew_under_a_running_agent(lab_name: s
         always(lambda: on(lab, "www2") == [], 0.5)
         recreate(lab, "www2")
         formation.wait_formed(lab)
-        assert logged(lab, "www2", "interface eth0 is usable")
+        wait_logged(lab, "www2", "interface eth0 is usable")
         assert held_once(lab)
         assert on(lab, "www2") == []
         capture.frames()
@@ -188,7 +187,7 @@ def test_an_interface_is_removed_and_made_anew_under_a_running_agent(lab_name: s
             seen.extend(frame.node for frame in capture.frames() if frame.address == address and frame.gratuitous)
             return "www2" in seen
 
-        until(announced, 3)
+        until(announced)
         assert lab.agent("www2") == agent
         assert own_addresses(lab, "www2") == {"10.72.0.2"}
 
@@ -219,7 +218,7 @@ def test_an_interface_that_is_down_hands_its_vips_over_and_no_others(lab_name: s
         until(lambda: vips[1].name in on(lab, "www2"))
         kept = [address for address in on(lab, "www2") if address.startswith("10.72")]
         netns(lab, "www2", "link set dev eth1 down")
-        until(lambda: not [a for a in on(lab, "www2") if a.startswith("10.73")] and held_once(lab), 3)
+        until(lambda: not [a for a in on(lab, "www2") if a.startswith("10.73")] and held_once(lab))
         assert [address for address in on(lab, "www2") if address.startswith("10.72")] == kept
         assert view(lab, "www1") == before
         wait_logged(lab, "www2", "level=warning", "interface eth1 is not usable: the interface is down: `ip link set")
@@ -235,12 +234,12 @@ def test_an_interface_that_is_down_hands_its_vips_over_and_no_others(lab_name: s
                 return False
             return True
 
-        until(movable, 3)
+        until(movable)
         until(lambda: vips[1].name in on(lab, "www2") and held_once(lab))
         assert own_addresses(lab, "www2") == own
         # The interface that the group speaks on: the others take everything over, and it comes back without a trace.
         netns(lab, "www2", "link set dev eth0 down")
-        until(lambda: away_from(lab, "www2"), 3)
+        until(lambda: away_from(lab, "www2"))
         netns(lab, "www2", "link set dev eth0 up")
         formation.wait_formed(lab)
         assert view(lab, "www2") != before
@@ -274,10 +273,10 @@ def test_an_address_that_is_there_by_hand_is_reported_and_left_alone(lab_name: s
         until(lambda: alive_in(lab, "www2") == formation_of)
         netns(lab, "www1", f"addr del {by_hand}/16 dev eth0")
         lab.kill("www2", signal.SIGTERM)
-        until(lambda: set(on(lab, "www1")) == {by_hand, "10.72.1.2"}, 5)
+        until(lambda: set(on(lab, "www1")) == {by_hand, "10.72.1.2"})
         since = now()
         netns(lab, "www1", f"addr del {by_hand}/16 dev eth0")
-        until(lambda: any(c.present and c.address == by_hand and c.at > since for c in lab.changes()), 2)
+        until(lambda: any(c.present and c.address == by_hand and c.at > since for c in lab.changes()))
         wait_logged(lab, "www1", "level=warning", f"somebody took an address of {by_hand} away", "use `molehill move`")
         assert own_addresses(lab, "www1") == {"10.72.0.1"}
 
@@ -301,16 +300,18 @@ def test_signals_and_departures(lab_name: str) -> None:
         lab.kill("www3", signal.SIGTERM)
         assert exit_code(lab, "www3") == 0
         assert on(lab, "www3") == []
-        assert away_from(lab, "www3"), "handed over before the process ended"
-        gaps = [c.at - since for c in lab.changes() if c.at > since and c.address in hit and c.present]
-        assert max(gaps) < 0.4, "nobody waited for a timeout"
+        ended = now()
+        until(lambda: away_from(lab, "www3"))
+        taken = [c.at for c in lab.changes() if c.at > since and c.address in hit and c.present]
+        assert max(taken) < ended, "handed over before the process ended"
+        assert max(taken) - since < 0.4, "nobody waited for a timeout"
         # After `leave` there is nothing left to hand over.
         lab.ask("www2", "leave")
         assert on(lab, "www2") == []
         assert status(lab, "www2")["state"] == "LEFT"
         lab.kill("www2", signal.SIGTERM)
         assert exit_code(lab, "www2") == 0
-        assert len(on(lab, "www1")) == 3
+        until(lambda: len(on(lab, "www1")) == 3)
         # An agent killed with its guard leaves everything; its next life removes that first, then takes it again.
         lab.kill("www1", signal.SIGKILL, everything=True)
         assert exit_code(lab, "www1") == -signal.SIGKILL
@@ -345,7 +346,7 @@ def test_a_log_that_nobody_reads_stops_nothing(lab_name: str, unread: Path) -> N
     with cluster(lab_name, 3, 3, own={"www1": ["--debug"]}, wrappers=wrappers) as lab:
         end = os.open(unread, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            until(lambda: pending(end) > 2500, 5, lambda: pending(end))
+            until(lambda: pending(end) > 2500, why=lambda: pending(end))
         finally:
             os.close(end)
         for _ in range(50):
@@ -353,12 +354,12 @@ def test_a_log_that_nobody_reads_stops_nothing(lab_name: str, unread: Path) -> N
         lost = on(lab, "www2")
         began = lab.lose("www2")
         lab.lose("www3")
-        until(lambda: len(on(lab, "www1")) == 3, 3)
+        until(lambda: len(on(lab, "www1")) == 3)
         taken = [c.at for c in lab.changes() if c.node == "www1" and c.present and c.address in lost]
-        assert max(taken) - began < 0.8
+        assert max(taken) - began < 2.0
         assert status(lab, "www1")["state"] == "RUN"
         lab.kill("www1", signal.SIGTERM)
-        assert exit_code(lab, "www1", 6) == 0
+        assert exit_code(lab, "www1") == 0
         assert on(lab, "www1") == []
 
 

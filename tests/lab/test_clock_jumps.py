@@ -52,7 +52,7 @@ def test_wrong_and_jumping_clocks_change_nothing(lab_name: str) -> None:
         began = lab.lose("www1")
         until(lambda: held_once(lab, ("www2", "www3")))
         taken = max(change.at for change in lab.changes() if change.address == lost)
-        assert taken - began < 0.8
+        assert taken - began < 2.0
         assert dates - set(re.findall(r"time=(\d+-\d+-\d+T\d+)", log(lab, "www1"))), "the clock was wrong indeed"
 
 

@@ -81,7 +81,7 @@ def test_who_yields_hands_the_vip_over(lab: Lab) -> None:
         rival.claim(FOUR)
         until(lambda: FOUR in on(lab, other) and FOUR not in on(lab, node), why=lab.holders)
         assert (FOUR, rival.mac, "yielded") in conflicts(lab, node)
-        assert SIX in on(lab, other), "a VIP moves as a whole"
+        until(lambda: SIX in on(lab, other), why=lambda: "a VIP moves as a whole")
 
 
 def test_fellows_that_hand_over_are_no_rivals(lab: Lab) -> None:

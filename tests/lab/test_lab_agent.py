@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.netns, pytest.mark.lab]
 FAILURE_TIMEOUT = 0.4
 """Profile lan."""
 
-SCHEDULING = 0.1
-"""Seconds that a loaded machine may add to what the protocol needs."""
+SCHEDULING = 0.25
+"""Seconds that a loaded machine may add to what the protocol needs: still less than a timeout."""
 
 
-def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "never came true"
@@ -63,7 +63,7 @@ def test_the_demonstration_shows_all_of_it(lab_name: str, capsys: pytest.Capture
     story = json.loads(captured.out)
     assert story["ok"]
     assert story["holder"] != story["new_holder"]
-    assert 0.1 < story["outage_seconds"] < 0.6
+    assert 0.1 < story["outage_seconds"] < FAILURE_TIMEOUT + 2 * SCHEDULING
     assert story["duplicate_seconds_after_heal"] < 2 * FAILURE_TIMEOUT
     # Until the merge both may announce; the winner has the last word.
     assert story["announcements"][-1]["node"] == story["kept_by"]

@@ -148,7 +148,7 @@ def test_prober_ends_when_who_started_it_is_killed(make_lab: MakeLab) -> None:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)

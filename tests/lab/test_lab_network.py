@@ -47,7 +47,7 @@ def announce(lab: Lab, node: str, address: str) -> float:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -73,7 +73,7 @@ def test_a_killed_agent_leaves_nobody_that_answers(lab: Lab, guard_too: bool) ->
             os.kill(guard, signal.SIGKILL)
         os.kill(agent, signal.SIGKILL)
         until(lambda: taken_over(lab, OTHERS))
-        assert guard_too or on(lab, OLD) == []
+        until(lambda: guard_too or on(lab, OLD) == [])
 
 
 @pytest.mark.parametrize("guard_too", [False, True])
@@ -135,7 +135,7 @@ def test_a_vip_deleted_by_hand_is_mended(lab: Lab) -> None:
     network.batch([f"addr del {address}/16 dev eth0"], lab.plan.namespace(OLD))
     until(lambda: told(lab, OLD, "vip_lost"))
     until(lambda: metric(lab, OLD, "molehill_vip_acquisitions_total", cause="repair") == before + 1)
-    assert lab.holders()[address] == [OLD]
+    until(lambda: lab.holders()[address] == [OLD])
 
 
 def may_move(lab: Lab, address: str, taker: str) -> bool:
@@ -155,14 +155,14 @@ def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> No
     with Asker(lab.plan, [address]) as asker:
         network.batch([f"addr add {address}/16 dev eth0"], lab.plan.namespace(other))
         until(lambda: told(lab, other, "vip_acquire_failed", vip=address, reason="exists_here"))
-        heard = len(asker.frames)
-        until(lambda: len(asker.frames) > heard + 2 * ENOUGH)
-        assert {frame.node for frame in asker.frames[heard:]} == {OLD}
+        since = now()
+        until(lambda: len([frame for frame in asker.frames if frame.at > since]) > 2 * ENOUGH)
+        assert {frame.node for frame in asker.frames if frame.at > since} == {OLD}
     failures = "molehill_vip_acquire_failures_total"
     until(lambda: metric(lab, other, failures, vip=address, reason="exists_here") == before + 1)
     network.batch([f"addr del {address}/16 dev eth0"], lab.plan.namespace(other))
     until(lambda: may_move(lab, address, other))
-    until(lambda: lab.holders()[address] == [other])
+    until(lambda: on(lab, OLD).count(address) == 0 and address in on(lab, other))
     with Asker(lab.plan, [address]) as asker:
         until(lambda: len(asker.frames) > ENOUGH)
         assert {frame.node for frame in asker.frames} == {other}
@@ -225,4 +225,4 @@ def test_a_guard_that_is_killed_is_replaced(lab: Lab) -> None:
     with never_two(lab, OLD):
         os.kill(agent, signal.SIGKILL)
         until(lambda: taken_over(lab, OTHERS))
-        assert on(lab, OLD) == []
+        until(lambda: on(lab, OLD) == [])
