@@ -93,14 +93,20 @@ def run(seed: int, *, keep_trace: bool = False) -> Result:
         nemesis.quiet()
         _liveness(world, settings[0].timing, max(len(host.settings.vips) for host in world.hosts.values()))
     except Violation as violation:
-        violation.add_note(f"seed {seed}")
-        if keep_trace:
-            violation.add_note("\n".join(checkers.trace[-400:]))
+        _note(violation, seed, checkers)
         raise
     except Exception as error:
-        raise Violation(f"the core raised {error!r}") from error
+        violation = Violation(f"the core raised {error!r}")
+        _note(violation, seed, checkers)
+        raise violation from error
     trace = tuple(checkers.trace)
     return Result(seed, len(world.hosts), world.steps, checkers.view_changes, checkers.acquisitions, trace)
+
+
+def _note(violation: Violation, seed: int, checkers: Checkers) -> None:
+    """What a replay prints: the seed, and the last lines of the transcript where it was kept."""
+    violation.add_note(f"seed {seed}")
+    violation.add_note("\n".join(checkers.trace[-400:]))
 
 
 def _liveness(world: World, timing: Timing, vips: int) -> None:

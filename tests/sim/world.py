@@ -163,6 +163,7 @@ class World:
                     lambda: self._guard(host, node) if host.node is None and host.incarnation == life else None,
                 )
         host.node, host.paused, host.catching_up, host.backlog = None, False, False, []
+        host.undone = []  # what a process had decided and not done goes with it
 
     def _guard(self, host: Host, node: Node) -> None:
         """Removes the agent's addresses and speaks the last words that it had prepared, then is gone."""
