@@ -27,11 +27,10 @@ async def tab() -> AsyncIterator[Tab]:
 
 async def shows_what_the_kernels_have(tab: Tab, lab: Lab, seconds: float = 60.0) -> None:
     """The page's matrix against the addresses on the interfaces, which the page's agent cannot all see."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if await tab.value("facts.holders()") == await asyncio.to_thread(lab.holders):
-                return
-            await asyncio.sleep(0.02)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while (shown := await tab.value("facts.holders()")) != (held := await asyncio.to_thread(lab.holders)):
+        assert asyncio.get_running_loop().time() < deadline, f"the page says {shown}, the kernels {held}"
+        await asyncio.sleep(0.02)
 
 
 def clean(tab: Tab, lab: Lab, node: str) -> None:
