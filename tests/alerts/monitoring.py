@@ -82,10 +82,10 @@ class Webhook:
     def start(self) -> str:
         """The address, to which the name of the receiver is added."""
         self._thread.start()
-        return f"http://127.0.0.1:{asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)}/"
+        return f"http://127.0.0.1:{asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(30)}/"
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -151,13 +151,13 @@ def process(words: Sequence[str], log: Path, ready: str) -> Iterator[None]:
     with log.open("wb") as output:
         running = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
     try:
-        until(lambda: answers(ready) or running.poll() is not None, 20, log.read_text)
+        until(lambda: answers(ready) or running.poll() is not None, 60, log.read_text)
         assert running.poll() is None, log.read_text()
         yield
     finally:
         running.terminate()
         try:
-            running.wait(10)
+            running.wait(30)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait(10)
@@ -193,7 +193,7 @@ class Prometheus:
         self.address = f"http://{address}"
 
     def _get(self, path: str, **query: str) -> Any:
-        with urllib.request.urlopen(f"{self.address}{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}{path}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:

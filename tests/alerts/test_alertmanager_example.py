@@ -168,7 +168,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([*command, "--cluster.listen-address="], cwd=folder, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 urllib.request.urlopen(f"http://{address}/-/ready", timeout=1).close()
@@ -180,7 +180,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @needs_server
@@ -198,14 +198,14 @@ def test_one_fault_is_told_once(fault: str, alertmanager: str) -> None:
     sent = [body(labels, name) for name, labels in [*alerts, *others]]
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{alertmanager}/api/v2/alerts", json.dumps(sent).encode(), headers)
-    urllib.request.urlopen(request, timeout=5).close()
+    urllib.request.urlopen(request, timeout=30).close()
 
     def active(cluster: str) -> set[str]:
         query = f"{alertmanager}/api/v2/alerts?inhibited=false&filter=cluster%3D%22{cluster}-{tag}%22"
-        with urllib.request.urlopen(query, timeout=5) as answer:
+        with urllib.request.urlopen(query, timeout=30) as answer:
             return {alert["labels"]["alertname"] for alert in json.load(answer)}
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while active("www") != told and time.monotonic() < deadline:
         time.sleep(0.05)
     assert active("www") == told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.problem import Invalid
@@ -36,6 +36,7 @@ def test_no_duration(value: object) -> None:
         parse_duration(value)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**9 - 1))
 def test_durations_of_whole_milliseconds_survive_writing(milliseconds: int) -> None:
     seconds = parse_duration(f"{milliseconds}ms")
@@ -81,6 +82,7 @@ def test_no_interface_address(value: object) -> None:
     assert caught.value.fix
 
 
+@settings(deadline=None)
 @given(
     st.from_regex(r"[a-z][a-z0-9.]{0,14}", fullmatch=True),
     st.ip_addresses(),

@@ -70,7 +70,7 @@ class Programs:
             stderr=subprocess.PIPE,
             env=os.environ | {"MOLEHILL_CONTROL": str(self.socket)} | (env or {}),
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, err = await program.communicate()
         assert program.returncode is not None
         return program.returncode, out.decode(), err.decode()
@@ -125,7 +125,7 @@ async def test_events_are_lines_with_time_and_words(programs: Programs) -> None:
 
 async def test_events_followed_until_the_agent_ends(programs: Programs) -> None:
     following = asyncio.create_task(programs.run("events", "--follow", "-n", "1", "--json"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await programs.agent.followed.wait()
     programs.agent.history(installed(at=50.0))
     programs.agent.history.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from types import TracebackType
 
-from cable import Cable, inside
+from cable import PATIENCE, Cable, inside
 
 from agent.drivers import frames
 
@@ -35,7 +35,7 @@ class Asker:
         with inside(cable.client):
             self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             self._packets.bind((interface, 3))
-            self._packets.settimeout(5)
+            self._packets.settimeout(PATIENCE)
 
     def __enter__(self) -> Asker:
         return self
@@ -98,7 +98,7 @@ class Service:
     def _serve(self, address: str) -> socket.socket:
         server = socket.socket(self._family, socket.SOCK_DGRAM)
         server.bind((address, PORT))
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         return server
 
     def __enter__(self) -> Service:

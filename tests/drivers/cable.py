@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import itertools
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +19,13 @@ from agent.drivers import rtnetlink
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
+SO_RCVBUFFORCE = 33
+MARK = bytes.fromhex("ffffffffffff 020000000999 88b5") + bytes(46)
+"""A frame of a protocol for experiments."""
+
+PATIENCE = 30.0
+"""Seconds after which a test gives up waiting for something that takes two at most."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
@@ -101,11 +109,11 @@ class Cable:
         self._until(self.client, lambda: "fe80:" in self.client_ip("-6 addr show dev eth0 scope link -tentative"))
 
     def _until(self, namespace: str, holds: Callable[[], bool]) -> None:
-        """Waits for the kernel's word on links and addresses that makes it true; five seconds at most each."""
+        """Waits for the kernel's word on links and addresses that makes it true; `PATIENCE` at most for each."""
         with inside(namespace):
             events = rtnetlink.event_socket(1 << 20)
         with events:
-            events.settimeout(5)
+            events.settimeout(PATIENCE)
             while not holds():
                 events.recv(rtnetlink.RECEIVE_BYTES)
 
@@ -113,16 +121,31 @@ class Cable:
         """A UDP socket at the client, of the family of an address."""
         with inside(self.client):
             made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        made.settimeout(2)
+        made.settimeout(PATIENCE)
         return made
 
+    def delivered(self) -> None:
+        """All frames of the node have been taken in by the client; on a busy machine the kernel delivers later."""
+        with self.capture() as packets, socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+            sender.bind(("eth0", 0))
+            sender.send(MARK)
+            while packets.recv(2048) != MARK:
+                pass
+
+    def undelivered(self) -> int:
+        """Frames of the client that the kernel had no room for on their way to the node's interface."""
+        with inside(self.client):
+            lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+        (counts,) = [line.split(":")[1].split() for line in lines if line.strip().startswith("eth0:")]
+        return int(counts[11])
+
     def capture(self) -> socket.socket:
-        """A packet socket at the client's end that sees all its frames."""
+        """A packet socket at the client's end that sees all its frames, and has room for thousands."""
         with inside(self.client):
             packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             packets.bind(("eth0", 3))
-            packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-            packets.setblocking(False)
+            packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
+            packets.settimeout(PATIENCE)
         return packets
 
 
@@ -131,6 +154,11 @@ def run(*command: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
     return done.stdout
+
+
+def valid_seconds(told: str) -> list[int]:
+    """What `ip addr show` says of the addresses that do not stay for ever."""
+    return [int(seconds) for seconds in re.findall(r"valid_lft (\d+)sec", told)]
 
 
 class Heard:
@@ -148,8 +176,8 @@ class Heard:
         return [each for each in self.said if isinstance(each, kind)]
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Waits until `holds` is true after something was said; five seconds at most."""
-        async with asyncio.timeout(5):
+        """Waits until `holds` is true after something was said; `PATIENCE` at most."""
+        async with asyncio.timeout(PATIENCE):
             while not holds():
                 self._more.clear()
                 await self._more.wait()

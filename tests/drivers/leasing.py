@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from ipaddress import ip_address
 
-from cable import Cable, Heard, run
+from cable import PATIENCE, Cable, Heard, run
 
 from agent.core.ids import VipName
 from agent.core.settings import Address, Vip
@@ -21,6 +21,9 @@ from agent.drivers.records import AddressKey
 
 LONG = 60.0
 """Seconds: a lease that does not lapse during a test."""
+
+SHORT = 0.2
+"""Seconds: a lease that is soon over, but not before it has begun."""
 
 
 def vip(name: str, *entries: str) -> Vip:
@@ -80,7 +83,7 @@ def put_up(cable: Cable) -> None:
 
 def lapse(cluster: str = "www") -> None:
     """Until the kernel's own clock has run every moment of a lease out; it tells nobody of that."""
-    give_up = clock() + 5
+    give_up = clock() + PATIENCE
     with closing(nft.FilterSocket()) as channel:
         for family in TIMED:
             while channel.elements(family, table_name(cluster), "lease"):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing
 from ipaddress import ip_address
 
 import pytest
-from cable import Cable, Heard
+from cable import PATIENCE, Cable, Heard, valid_seconds
 from leasing import lease
 
 from agent.core.events import LeaseLost, LeaseRenewed
@@ -71,7 +71,7 @@ async def test_slices_are_cut_to_what_they_may_take() -> None:
 
     life = AddressLifetime(1, clock=lambda: now, held=lambda: keys, renew=renew, on_event=lambda event: done.set())
     life.start()
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), PATIENCE)
     life.stop()
     assert [key for part in slices for key in part][:500] == keys, "each once, before any again"
     assert max(len(part) for part in slices[1:]) <= 6, "3 ms, or a slice after one that was below that"
@@ -79,15 +79,15 @@ async def test_slices_are_cut_to_what_they_may_take() -> None:
 
 @pytest.mark.netns
 async def test_held_addresses_outlive_their_lifetime_and_only_while_renewed(cable: Cable, heard: Heard) -> None:
-    async with driver(heard, BOTH, lifetime=1) as made:
+    async with driver(heard, BOTH, lifetime=3) as made:
         made.acquire((BOTH.name,))
         made.start_renewing()
-        await heard.until(lambda: len(heard.of(LeaseRenewed)) >= 10)  # five rounds of two families, 2 s
+        await heard.until(lambda: len(heard.of(LeaseRenewed)) >= 8)  # four rounds of two families, 4.8 s
         assert {"10.9.0.60/24", "fd00:9::60/64"} <= cable.addresses()
         for renewed in heard.of(LeaseRenewed):
             assert renewed.layer == "address"
             assert renewed.until > renewed.at
-            assert renewed.margin < 1.0
+            assert renewed.margin < 3.0
         assert heard.of(AddressLost) == []
     await wait_until_gone(cable)
 
@@ -96,7 +96,7 @@ async def wait_until_gone(cable: Cable) -> None:
     """The agent is gone: the kernel takes the addresses off without it."""
     events = rtnetlink.event_socket(1 << 20)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while {"10.9.0.60/24", "fd00:9::60/64"} & cable.addresses():
                 await asyncio.get_running_loop().sock_recv(events, 65536)
     finally:
@@ -123,14 +123,15 @@ async def test_what_ran_out_is_a_lost_lease_and_what_was_deleted_is_not(cable: C
 async def test_an_address_of_a_former_life_gets_its_full_lifetime(cable: Cable, heard: Heard) -> None:
     with closing(rtnetlink.RequestSocket()) as former:
         key = AddressKey(socket.if_nametoindex("eth0"), ip_address("10.9.0.60").packed, 24)
-        assert former.execute([rtnetlink.add_address(key, tag=TAG, lifetime=5)]) == [rtnetlink.DONE]
+        assert former.execute([rtnetlink.add_address(key, tag=TAG, lifetime=100)]) == [rtnetlink.DONE]
     async with driver(heard, BOTH, lifetime=300) as made:
         assert made.strays() == ("10.9.0.60",)
         made.acquire((BOTH.name,))
         assert heard.of(AddressesAdded)
         assert made.strays() == ()
-        told = cable.ip("addr show dev eth0")
-        assert told.count("valid_lft 300sec") + told.count("valid_lft 299sec") == 2
+        left = valid_seconds(cable.ip("addr show dev eth0"))
+        assert len(left) == 2
+        assert all(200 < seconds <= 300 for seconds in left)
 
 
 @pytest.mark.netns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
 import pytest
-from cable import Cable, Heard, inside
+from cable import MARK, Cable, Heard, inside
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
@@ -63,24 +64,29 @@ class Wire:
     def __init__(self, cable: Cable) -> None:
         self._socket = cable.capture()
         self._mac = cable.node_mac
+        self._marker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._marker.bind(("eth0", 0))
 
     def __enter__(self) -> Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+        self._marker.close()
 
     def frames(self) -> list[Ether]:
-        """ARP and neighbour discovery for the VIPs that came since the last call."""
+        """ARP and neighbour discovery for the VIPs that were sent since the last call.
+
+        On a busy machine the kernel delivers later: a frame of another protocol, sent now, comes after all of them.
+        """
+        self._marker.send(MARK)
         found = []
-        while True:
-            try:
-                packet = Ether(self._socket.recv(2048))
-            except BlockingIOError:
-                return found
+        while (frame := self._socket.recv(2048)) != MARK:
+            packet = Ether(frame)
             mine = packet.src == self._mac
             if mine and ((ARP in packet and packet[ARP].psrc != "10.9.0.1") or "::50" in packet.sprintf("%IPv6.src%")):
                 found.append(packet)
+        return found
 
     def arps(self) -> list[tuple[str, int, str, str, str]]:
         found = [frame for frame in self.frames() if ARP in frame]
@@ -146,6 +152,7 @@ async def test_a_client_follows_within_its_locktime(
     assert "02:00:00:00:00:99" in known()
     async with announcer(heard) as made:
         made.announce((VipName(name),), Occasion.ACQUIRE)
+        cable.delivered()
         assert cable.node_mac in known()
 
 
@@ -169,6 +176,7 @@ async def test_a_directed_announcement_alone_suffices(
         lane = made._lanes[0].lane
         lane.start(VipName(name), Occasion.REPEAT)
         made._next_slice()
+        cable.delivered()
         assert len([each for each in heard.of(ArpSent) if each.occasion is Occasion.REPEAT]) == 1
         assert cable.node_mac in cable.client_ip(f"{family} neigh show {address} dev eth0")
 
@@ -234,7 +242,7 @@ async def test_a_throttle_is_kept_to(cable: Cable, heard: Heard) -> None:
         made.announce((WEB.name,), Occasion.ACQUIRE)
         assert len(directed(heard)) < 30, "not all at once"
         await heard.until(lambda: len(directed(heard)) == 253)
-        assert 0.2 < time.monotonic() - started < 1.5
+        assert 0.2 < time.monotonic() - started < 5.0
         assert len(set(directed(heard))) == 253
         assert not {"10.9.0.0", "10.9.0.50", "10.9.0.255"} & set(directed(heard))
 

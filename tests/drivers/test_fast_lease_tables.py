@@ -11,8 +11,8 @@ from contextlib import closing
 
 import pytest
 from asking import Asker, Service
-from cable import Cable, Heard, inside
-from leasing import FOUR, LONG, MAIL, SIX, WEB, clock, keys, lapse, lease, load, nft_, put_up, timeless, vip
+from cable import PATIENCE, Cable, Heard, inside
+from leasing import FOUR, LONG, MAIL, SHORT, SIX, WEB, clock, keys, lapse, lease, load, nft_, put_up, timeless, vip
 
 from agent.core.events import LeaseLayer, LeaseRenewed
 from agent.core.inputs import LeaseLapsed
@@ -162,7 +162,7 @@ async def test_our_own_changes_wake_nobody_and_others_need_no_mending(cable: Cab
         del heard.said[:]
         nft_("add", "table", "inet", "molehill_www2")  # another's, of a name that begins like ours
         nft_("delete", "table", "inet", "molehill_www2")
-        assert select.select([made._notices], [], [], 5)[0], "others' changes are heard"
+        assert select.select([made._notices], [], [], PATIENCE)[0], "others' changes are heard"
         made._on_readable()
         assert heard.said == []
 
@@ -181,7 +181,7 @@ async def test_what_a_dead_agent_leaves_stays_silent(cable: Cable, heard: Heard)
     cable.ip("addr add 10.9.0.60/24 dev eth0")
     async with lease(heard, WEB, MAIL, remove=False) as made:
         made.cover(keys(WEB, MAIL))
-        made.hold(clock() + 0.05, True)
+        made.hold(clock() + SHORT, True)
     lapse()
     with Asker(cable) as ask:
         assert not ask.arp(FOUR)
@@ -217,7 +217,7 @@ async def test_two_clusters_on_one_host(cable: Cable, heard: Heard) -> None:
         other.cover(keys(MAIL))
         made.cover(keys(WEB))
         made.hold(clock() + LONG, True)
-        other.hold(clock() + 0.05, True)
+        other.hold(clock() + SHORT, True)
         lapse("b c/ü" * 30)
         with Asker(cable) as ask:
             assert ask.arp(FOUR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.ids import Member, NodeName
@@ -23,6 +23,7 @@ ALICE = Member(NodeName("alice"), 1)
 BOB = Member(NodeName("bob"), 1)
 
 
+@settings(deadline=None)
 @given(payload=st.binary(min_size=101, max_size=2000), random=st.randoms(use_true_random=False))
 def test_any_order_and_duplicates_give_the_message_once(payload: bytes, random: object) -> None:
     chunks = split(payload, 100)

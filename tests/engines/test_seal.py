@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.ids import NodeName
@@ -32,6 +32,7 @@ def opened(by: Sealer, datagram: bytes) -> bytes:
     return by.open(by.read(datagram))
 
 
+@settings(deadline=None)
 @given(body=st.binary(max_size=1300), keys=st.sampled_from([(), (KEY,), (OTHER, KEY)]))
 def test_what_is_sealed_opens_to_the_same(body: bytes, keys: tuple[bytes, ...]) -> None:
     sender = sealer(*keys)

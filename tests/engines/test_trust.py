@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.events import DatagramRejected, NameClash
@@ -198,6 +198,7 @@ def test_memory_of_removed_members_is_bounded() -> None:
     assert len(trust.peers) <= 512
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3 * WINDOW), max_size=200))
 def test_the_window_lets_each_counter_pass_once(counters: list[int]) -> None:
     window, seen, top = Window(), set[int](), 0

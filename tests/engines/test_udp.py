@@ -16,7 +16,7 @@ from agent.engines.embedded import udp
 from agent.engines.embedded.addresses import EngineError
 from agent.engines.embedded.seal import DATAGRAM_MAX
 from agent.engines.embedded.udp import BATCH, EmbeddedEngine
-from tests.engines.wire_nodes import ADDRESSES, KEY, OTHER_KEY, Node, Speaker, free_port, leave
+from tests.engines.wire_nodes import ADDRESSES, KEY, OTHER_KEY, PATIENCE, Node, Speaker, delivered, free_port, leave
 from tests.engines.wire_samples import big_install, calm_heartbeat
 
 Open = Callable[..., Awaitable[Node]]
@@ -39,7 +39,7 @@ async def opened() -> AsyncIterator[Open]:
 
 async def trusting(*nodes: Node) -> None:
     """Waits until each trusts each other."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not all(one.trusts(other.me) for one in nodes for other in nodes if one is not other):
             for node in nodes:
                 node.engine.drain()
@@ -99,11 +99,13 @@ async def test_the_biggest_install_passes_a_full_send_buffer(opened: Open, monke
 async def test_drain_reads_all_that_waits(opened: Open) -> None:
     a, b = await opened("a"), await opened("b")
     await trusting(a, b)
+    delivered()
     b.engine.drain()
     count = 5 * BATCH
     for number in range(count):
         a.engine.send(leave(number), (NodeName("b"),))
     assert not b.messages  # the loop did not run
+    delivered()
     assert b.engine.drain() == count
     assert [message for _, message in b.messages] == [leave(number) for number in range(count)]
     assert b.engine.drain() == 0
@@ -112,6 +114,7 @@ async def test_drain_reads_all_that_waits(opened: Open) -> None:
 async def test_one_wake_up_reads_a_bounded_batch(opened: Open) -> None:
     a, b = await opened("a"), await opened("b")
     await trusting(a, b)
+    delivered()
     b.engine.drain()
     for number in range(3 * BATCH):
         a.engine.send(leave(number), (NodeName("b"),))
@@ -177,7 +180,7 @@ async def test_last_words_end_a_life(opened: Open) -> None:
     await b.until(2)
     assert b.messages == [(a.me, leave(1)), (a.me, leave(9))]
     a.engine.send(leave(2), (NodeName("b"),))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while "replay" not in b.rejections():
             b.changed.clear()
             await b.changed.wait()
@@ -204,6 +207,7 @@ async def test_broken_datagrams_from_the_network_cost_a_counter(opened: Open) ->
         stranger.bind(("127.0.0.9", 0))
         for rubbish in (b"", b"x", b"GET / HTTP/1.1", bytes(60_000), b"Mh" + bytes(DATAGRAM_MAX)):
             stranger.sendto(rubbish, ("127.0.0.1", a.engine._here.port))
+    delivered()
     assert a.engine.drain() == 5
     assert a.rejections() == ["truncated", "truncated", "magic", "oversized", "oversized"]
 
@@ -268,10 +272,12 @@ async def test_ipv6_addresses_are_compared_in_canonical_form(opened: Open) -> No
 async def test_a_handler_may_close_the_engine(opened: Open) -> None:
     a, b = await opened("a"), await opened("b")
     await trusting(a, b)
+    delivered()
     b.engine.drain()
     b.engine._on_message = lambda sender, message: b.engine.close()
     for number in range(5):
         a.engine.send(leave(number), (NodeName("b"),))
+    delivered()
     assert b.engine.drain() == 1
     b.engine.close()
 

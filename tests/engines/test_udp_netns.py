@@ -70,7 +70,7 @@ def test_everyone_hears_everyone_once(segment: list[str], bind: str, broadcast: 
             told = {"index": index, "bind": bind.format(index), "broadcast": broadcast, "members": members}
             command = ["ip", "netns", "exec", name, sys.executable, "-m", "tests.engines.wire_talker", json.dumps(told)]
             running.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
-        results = [json.loads(process.communicate(timeout=30)[0]) for process in running]
+        results = [json.loads(process.communicate(timeout=90)[0]) for process in running]
     finally:
         for process in running:
             process.kill()

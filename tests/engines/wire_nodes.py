@@ -17,6 +17,8 @@ from agent.engines.embedded.udp import EmbeddedEngine
 
 KEY = b"0123456789abcdef0123456789abcdef"
 OTHER_KEY = b"fedcba9876543210fedcba9876543210"
+PATIENCE = 30.0
+"""Seconds after which a test gives up waiting for something that takes milliseconds."""
 ADDRESSES = {NodeName("a"): "127.0.0.1", NodeName("b"): "127.0.0.2", NodeName("c"): "127.0.0.3"}
 
 
@@ -71,7 +73,7 @@ class Node:
 
     async def until(self, count: int) -> None:
         """Waits until so many messages were delivered."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(self.messages) < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -108,6 +110,15 @@ class Speaker:
         kind = envelope.HELLO if message is None else envelope.WHOLE
         content = b"" if message is None else encode(message)
         return self.sealer.seal(envelope.seal_in(kind, True, [Echo(tag, known)], None, content))
+
+
+def delivered() -> None:
+    """All that was sent over the loopback interface has arrived; on a busy machine the kernel delivers later."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+        last.bind(("127.0.0.1", 0))
+        last.settimeout(PATIENCE)
+        last.sendto(b"last", last.getsockname())
+        last.recv(8)
 
 
 def free_port() -> int:

@@ -28,7 +28,7 @@ async def talk(index: int, bind: str, broadcast: str | None, members: dict[str, 
         transmit(datagram, there)
 
     heard: dict[str, dict[str, list[int]]] = {}
-    for number in range(1, 400):
+    for number in range(1, NAMED):
         node.engine._transmit = counted  # type: ignore[method-assign, assignment]
         node.engine.send(leave(number), ())
         node.engine._transmit = transmit  # type: ignore[method-assign]

@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 
-START_SECONDS = 60.0
-ANSWER_SECONDS = 30.0
+START_SECONDS = 120.0
+ANSWER_SECONDS = 60.0
 POLL = 0.02
 
 FLAGS = (
@@ -117,7 +117,7 @@ class Tab:
             raise ScriptFailed(f"{expression}: {json.dumps(answer['exceptionDetails'])[:800]}")
         return answer["result"].get("value")
 
-    async def until(self, expression: str, seconds: float = 30.0) -> Any:
+    async def until(self, expression: str, seconds: float = 60.0) -> Any:
         """Polls until the expression is true; returns its value."""
         try:
             async with asyncio.timeout(seconds):

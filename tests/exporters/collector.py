@@ -98,7 +98,7 @@ class Collector:
         with self.lock:
             return list(self.spans)
 
-    def until(self, holds: Callable[[list[Received]], object], seconds: float = 15.0) -> list[Received]:
+    def until(self, holds: Callable[[list[Received]], object], seconds: float = 60.0) -> list[Received]:
         """All spans, once that is true of them; fails after `seconds`."""
         deadline = time.monotonic() + seconds
         while not holds(found := self.all()):

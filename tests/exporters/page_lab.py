@@ -18,8 +18,8 @@ from tests.exporters.browser import Tab, chromium
 FACTS = (Path(__file__).parent / "page_facts.js").read_text()
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text()
 
-SLOW = ("engine.failure_timeout=6s", "engine.heartbeat=200ms")
-"""A gather that one member does not answer then takes 1.5 s: long enough to be looked at."""
+SLOW = ("engine.failure_timeout=12s", "engine.heartbeat=300ms")
+"""A gather that one member does not answer then takes 3 s: long enough to be looked at."""
 
 
 def missing() -> str:
@@ -37,7 +37,7 @@ async def cluster(name: str, nodes: int, vips: int, *settings: str) -> AsyncIter
     plan = with_arguments(generate(name, nodes, vips, network.free_management_network()), *told)
     try:
         lab = await asyncio.to_thread(Lab.create, plan)
-        await asyncio.to_thread(formation.wait_formed, lab, timeout=90)
+        await asyncio.to_thread(formation.wait_formed, lab, timeout=120)
         yield lab
     finally:
         await asyncio.to_thread(down, name)
@@ -53,10 +53,11 @@ async def open_page(tab: Tab, lab: Lab, node: str) -> None:
     await tab.value(FACTS)
 
 
-async def fail_over_under_way(tab: Tab, lab: Lab, *, lost: str, stopped: str) -> None:
+async def fail_over_under_way(tab: Tab, lab: Lab, *, lost: str, stopped: str) -> tuple[dict[str, str], str, list[str]]:
     """On the page of the third node, made with SLOW: one host lost, another one stopped while it is being missed.
 
-    Returns while the survivor gathers and waits for the stopped one.
+    Returns while the survivor gathers and waits for the stopped one; states of the VIPs, the node's, and the notices,
+    all as they were at one moment of it.
     """
     await asyncio.to_thread(lab.lose, lost)
     silence = (
@@ -65,4 +66,8 @@ async def fail_over_under_way(tab: Tab, lab: Lab, *, lost: str, stopped: str) ->
     )
     await tab.until(silence)
     lab.kill(stopped, signal.SIGSTOP)
-    await tab.until("facts.notices().some((text) => text.includes('Fail-over under way'))")
+    states, state, notices = await tab.until(
+        "facts.notices().some((text) => text.includes('Fail-over under way'))"
+        " && [facts.states(), document.querySelector('#state').textContent, facts.notices()]"
+    )
+    return states, state, notices

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.lab.lab import Lab
 from tests.exporters.browser import Tab, browser
-from tests.exporters.page_lab import cluster, fail_over_under_way, missing, open_page
+from tests.exporters.page_lab import SLOW, cluster, fail_over_under_way, missing, open_page
 
 NAME = "page"
 DESK = (1360, 860)
@@ -50,8 +50,7 @@ async def three_states(tab: Tab, directory: Path) -> None:
 
 
 async def under_way(tab: Tab, directory: Path) -> None:
-    slow = ("engine.failure_timeout=12s", "engine.heartbeat=300ms")
-    async with cluster(NAME, 3, 6, *slow) as lab:
+    async with cluster(NAME, 3, 6, *SLOW) as lab:
         await open_page(tab, lab, "www1")
         await fail_over_under_way(tab, lab, lost="www2", stopped="www3")
         await take(tab, directory, "failover")

@@ -20,7 +20,7 @@ async def test_events_reach_every_subscriber_in_order_and_after_the_publisher_we
     for number in range(3):
         bus.publish(event(number))
     assert seen == []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await done.wait()
     assert seen == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
@@ -93,7 +93,7 @@ async def test_a_flood_leaves_the_loop_responsive() -> None:
     bus.subscribe("end", lambda it: done.set() if it.at == 19_999 else None)
     for number in range(20_000):
         bus.publish(event(number))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not done.is_set():
             turns += 1
             await asyncio.sleep(0)

@@ -134,7 +134,7 @@ async def test_a_follower_gets_what_was_and_what_comes_and_then_the_end() -> Non
             more.set()
 
     reading = asyncio.create_task(read())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await more.wait()
         more.clear()
         kept(installed())

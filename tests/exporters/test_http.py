@@ -160,7 +160,7 @@ async def test_the_stream_tells_what_was_what_comes_and_ends_with_the_agent(runn
     running.see(*EVERY[:3])
     last = running.history.last
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         running.client.get(f"api/v1/events?since={last - 1}", headers={"Accept": "text/event-stream"}) as response,
     ):
         assert response.content_type == "text/event-stream"
@@ -177,14 +177,14 @@ async def test_the_stream_tells_what_was_what_comes_and_ends_with_the_agent(runn
 async def test_a_stream_is_taken_up_where_it_broke(running: Running) -> None:
     running.see(*(e.StateChanged(float(n), "RUN") for n in range(1, 6)))
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "4"}
-    async with asyncio.timeout(10), running.client.get("api/v1/events?since=0", headers=headers) as response:
+    async with asyncio.timeout(30), running.client.get("api/v1/events?since=0", headers=headers) as response:
         assert (await response.content.readuntil(b"\n\n")).startswith(b"id: 5\n")
 
 
 async def test_an_idle_stream_is_kept_alive(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "KEEPALIVE", 0.01)
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         running.client.get("api/v1/events", headers={"Accept": "text/event-stream"}) as response,
     ):
         assert await response.content.readuntil(b"\n\n") == b": still here\n\n"
@@ -196,7 +196,7 @@ async def test_streams_are_bounded_and_their_places_are_freed(
     monkeypatch.setattr(http, "STREAMS_MAX", 2)
     running.see(installed())
     accept = {"Accept": "text/event-stream"}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         open_ones = [await running.client.get("api/v1/events", headers=accept) for _ in range(2)]
         for response in open_ones:
             await response.content.readuntil(b"\n\n")
@@ -215,7 +215,7 @@ async def test_streams_are_bounded_and_their_places_are_freed(
 
 async def test_closing_does_not_wait_for_clients(running: Running) -> None:
     async with running.client.get("api/v1/events", headers={"Accept": "text/event-stream"}):
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             await running.server.close()
 
 
@@ -258,4 +258,4 @@ def test_it_listens_where_it_was_told(text: str) -> None:
         port = listening.getsockname()[1]
         hosts = {":0": ("127.0.0.1", "::1"), "[::1]:0": ("::1",), "127.0.0.1:0": ("127.0.0.1",)}[text]
         for host in hosts:
-            socket.create_connection((host, port), timeout=5).close()
+            socket.create_connection((host, port), timeout=30).close()

@@ -453,9 +453,9 @@ def test_a_thousand_vips_cost_little_and_the_loop_goes_on() -> None:
     switching = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        for scrapes in asyncio.run(scraping.measure(1_000, 8)).values():
-            assert min(one.seconds for one in scrapes) < 0.1
-            assert min(one.delay for one in scrapes) < 0.02
+        for scrapes in asyncio.run(scraping.measure(1_000, 20)).values():
+            assert min(one.seconds for one in scrapes) < 0.25
+            assert min(one.delay for one in scrapes) < 0.04
             assert max(one.size for one in scrapes) < 1_500_000
     finally:
         sys.setswitchinterval(switching)

@@ -27,6 +27,7 @@ from agent.lab.plan import generate
 from exporters.witness_agents import Agents, Said
 from exporters.witness_metrics import MACS_MAX, Heard, Round, RoundCollector
 from exporters.witness_plan import Plan, WitnessError, add_arguments, from_arguments
+from tests.exporters.collector import refusing_port
 from tests.lab.rival_host import RivalHost
 
 CONFIGURATION = """
@@ -162,7 +163,7 @@ def test_hardware_addresses_are_bounded() -> None:
     assert not any(name == "vip_claims" for name, _ in found)  # nobody is asked
 
 
-async def test_agents_are_compared_and_the_silent_are_named(unused_tcp_port_factory: Callable[[], int]) -> None:
+async def test_agents_are_compared_and_the_silent_are_named() -> None:
     def status(view: str | None, *held: str) -> web.Response:
         vips = [{"name": f"v{text}", "addresses": [text], "held": True, "state": "held"} for text in held]
         other = {"name": "else", "addresses": ["eth0:192.0.2.9/24"], "held": False}
@@ -183,12 +184,11 @@ async def test_agents_are_compared_and_the_silent_are_named(unused_tcp_port_fact
     app.add_routes([web.get("/{name}/api/v1/status", handle)])
     runner = web.AppRunner(app)
     await runner.setup()
-    port, closed = unused_tcp_port_factory(), unused_tcp_port_factory()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    base = f"http://127.0.0.1:{port}"
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base, closed = f"http://127.0.0.1:{runner.addresses[0][1]}", refusing_port()
     addresses = (*(f"{base}/{name}" for name in answers), f"http://127.0.0.1:{closed}")
     names = {"192.0.2.1": "web", "2001:db8::1": "web", "192.0.2.9": "other"}
-    agents = Agents(addresses, names, timeout=5.0)
+    agents = Agents(addresses, names, timeout=30.0)
     try:
         said = await agents.ask()
     finally:
@@ -204,7 +204,7 @@ async def test_agents_are_compared_and_the_silent_are_named(unused_tcp_port_fact
 # In a lab, as the client.
 
 
-def until(holds: Callable[[], object], seconds: float = 10.0) -> float:
+def until(holds: Callable[[], object], seconds: float = 60.0) -> float:
     """Seconds that it took."""
     begun = time.monotonic()
     while not holds():
@@ -220,7 +220,7 @@ def lab() -> Iterator[Lab]:
     name = f"w{os.getpid() % 1_000_000}"
     try:
         made = Lab.create(generate(name, 3, 6, network.free_management_network(), ipv6=True))
-        formation.wait_formed(made, timeout=60)
+        formation.wait_formed(made, timeout=90)
         route(made)
         yield made
     finally:
@@ -262,13 +262,27 @@ def witness(lab: Lab, *more: str) -> Iterator[tuple[subprocess.Popen[str], Scrap
         }
 
     try:
-        until(lambda: process.poll() is not None or scrape().get(("rounds_total", ""), 0) >= 1, 20.0)
+        until(lambda: process.poll() is not None or scrape().get(("rounds_total", ""), 0) >= 1)
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         yield process, scrape
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
         assert (process.returncode, "Traceback" in said) == (0, False), said
+
+
+def served_once(found: dict[tuple[str, str], float], vips: list[str]) -> bool:
+    """Every VIP is answered by one, and one agent says that it holds it, in one and the same scrape."""
+    return column(found, "answering_macs") == column(found, "vip_claims") == dict.fromkeys(vips, 1.0)
+
+
+def healthy(found: dict[tuple[str, str], float], vips: list[str]) -> bool:
+    seconds = column(found, "answer_seconds").values()
+    return (
+        served_once(found, vips)
+        and (found[("agents_reached", "")], found[("views", "")]) == (3, 1)
+        and all(0 < each < 0.4 for each in seconds)
+    )
 
 
 def column(found: dict[tuple[str, str], float], name: str) -> dict[str, float]:
@@ -281,12 +295,7 @@ def test_it_sees_health_a_duplicate_a_dead_agent_and_a_dead_interface(lab: Lab) 
     vips = [vip.name for vip in lab.plan.vips]
     assert any(":" in address for _, address in lab.plan.addresses())
     with witness(lab) as (_, scrape):
-        until(lambda: scrape().get(("agents_reached", "")) == 3)
-        found = scrape()
-        assert column(found, "answering_macs") == dict.fromkeys(vips, 1.0)
-        assert column(found, "vip_claims") == dict.fromkeys(vips, 1.0)
-        assert found[("views", "")] == 1
-        assert all(0 < seconds < 0.4 for seconds in column(found, "answer_seconds").values())
+        until(lambda: healthy(scrape(), vips))
         with RivalHost(lab.plan) as rival:
             for vip, address in [
                 next(p for p in lab.plan.addresses() if "." in p[1]),
@@ -295,14 +304,14 @@ def test_it_sees_health_a_duplicate_a_dead_agent_and_a_dead_interface(lab: Lab) 
                 length = 32 if "." in address else 128
                 rival.take(address, length)
                 took = until(lambda vip=vip: column(scrape(), "answering_macs")[vip] == 2)  # type: ignore[misc]
-                assert took < 2.0
+                assert took < 5.0
                 rival.give_up(address, length)
-                until(lambda: column(scrape(), "answering_macs") == dict.fromkeys(vips, 1.0))
+                until(lambda: healthy(scrape(), vips))
         lab.kill("www3")
         until(lambda: scrape()[("agents_reached", "")] == 2)
         assert scrape()[("agents_configured", "")] == 3
         lab.start("www3")
-        formation.wait_formed(lab, timeout=60)
+        formation.wait_formed(lab, timeout=90)
         until(lambda: scrape()[("agents_reached", "")] == 3)
         client = lab.plan.namespace("client")
         network.batch([f"link set {lab.plan.interfaces[0]} down"], client)
@@ -326,11 +335,10 @@ def test_it_sees_a_split_from_one_side_and_both_views_from_outside(lab: Lab) -> 
         lab.split(["www2", "www3"])
         try:
             until(lambda: scrape()[("agents_reached", "")] == 1)
-            until(lambda: column(scrape(), "vip_claims") == dict.fromkeys(vips, 1.0))
-            assert column(scrape(), "answering_macs") == dict.fromkeys(vips, 1.0)
+            until(lambda: served_once(scrape(), vips))
         finally:
             lab.heal()
-        formation.wait_formed(lab, timeout=60)
+        formation.wait_formed(lab, timeout=90)
         until(lambda: scrape()[("agents_reached", "")] == 3 and scrape()[("views", "")] == 1)
 
 
@@ -342,7 +350,7 @@ def test_what_keeps_it_from_working_is_told(lab: Lab) -> None:
     def told(*words: str, before: tuple[str, ...] = ()) -> str:
         line = [*inside, *before, sys.executable, "-m", "agent", "witness", "--cluster", "c", *words]
         done = subprocess.run(
-            line, capture_output=True, text=True, timeout=20, cwd=Path(__file__).parents[2], check=False
+            line, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False
         )
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
         return done.stderr

@@ -24,7 +24,7 @@ from agent.drivers.records import AddressKey
 
 ROOT = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test gives up waiting for something that takes milliseconds."""
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 from collections.abc import Callable
@@ -130,12 +131,12 @@ def test_the_guard_acts_while_the_kernel_still_closes_the_agents_files(
 ) -> None:
     agent = begin()
     agent.ask("claim", str(tmp_path))
-    agent.ask("packets", 20)
+    agent.ask("packets", 100)
     agent.ask("put", VIPS)
     ended = os.pidfd_open(agent.process.pid)
     agent.kill()
     agent.wait_guard()
-    assert not select.select([ended], [], [], 0)[0], "20 packet sockets take 200 ms"
+    assert not select.select([ended], [], [], 0)[0], "100 packet sockets take a second"
     assert place.addresses() == set()
     os.close(ended)
 
@@ -183,11 +184,13 @@ def test_an_interface_that_is_gone_keeps_nothing(place: Place, begin: Callable[.
 def test_a_stopped_agents_addresses_are_gone(place: Place, begin: Callable[..., Agent]) -> None:
     agent = begin()
     agent.ask("put", VIPS)
-    agent.ask("patience", 0.3)
+    agent.ask("patience", 0.5)
     agent.kill(signal.SIGSTOP)
     place.until(lambda: not place.addresses())
     agent.wait_guard()
-    assert "has not beaten for 0.3" in agent.said()
+    silence = re.search(r"has not beaten for ([\d.]+) s", agent.said())
+    assert silence is not None
+    assert float(silence[1]) >= 0.5
     agent.kill(signal.SIGCONT)
     former = agent.event("guard")
     assert former["active"] is False
@@ -204,7 +207,7 @@ def test_a_stopped_agents_addresses_are_gone(place: Place, begin: Callable[..., 
 def test_an_agent_that_runs_but_does_not_beat_hangs(place: Place, begin: Callable[..., Agent]) -> None:
     agent = begin()
     agent.ask("put", VIPS)
-    agent.ask("patience", 0.2)
+    agent.ask("patience", 0.5)
     agent.ask("fall_silent")
     place.until(lambda: not place.addresses())
     agent.event("given up")
@@ -213,7 +216,7 @@ def test_an_agent_that_runs_but_does_not_beat_hangs(place: Place, begin: Callabl
 def test_an_agent_that_hung_puts_nothing_up_before_it_was_told(place: Place, begin: Callable[..., Agent]) -> None:
     agent = begin()
     agent.ask("put", VIPS[:1])
-    agent.ask("patience", 0.2)
+    agent.ask("patience", 0.5)
     assert agent.ask("put_after_guard", VIPS) is False
     assert place.addresses() == set()
     agent.event("given up")
@@ -223,16 +226,16 @@ def test_an_agent_that_hung_puts_nothing_up_before_it_was_told(place: Place, beg
 def test_without_a_patience_no_silence_is_too_long(place: Place, begin: Callable[..., Agent]) -> None:
     agent = begin()
     agent.ask("put", VIPS)
-    agent.ask("patience", 0.1)
+    agent.ask("patience", 0.5)
     agent.ask("fall_silent")
     agent.event("given up")
+    agent.ask("no_patience")
     agent.event("guard")
     agent.event("guard")
     agent.ask("drop", VIPS)
-    agent.ask("no_patience")
-    agent.ask("put", VIPS)
+    assert agent.ask("put", VIPS) is True
     agent.kill(signal.SIGSTOP)
-    assert not agent.guard_ends_within(0.5)
+    assert not agent.guard_ends_within(1.0)
     assert place.addresses() == set(VIPS)
 
 
@@ -259,7 +262,7 @@ def test_a_replaced_guard_knows_everything(place: Place, begin: Callable[..., Ag
 def test_a_guard_that_does_not_run_is_replaced(place: Place, begin: Callable[..., Agent]) -> None:
     agent = begin()
     agent.ask("put", VIPS)
-    agent.ask("patience", 0.2)
+    agent.ask("patience", 0.5)
     former = agent.guard
     os.kill(former, signal.SIGSTOP)
     dead = agent.event("guard")

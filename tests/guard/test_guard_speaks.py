@@ -72,7 +72,7 @@ def test_a_hanging_agent_keeps_its_port(place: Place, begin: Callable[..., Agent
         port = of_agent.getsockname()[1]
         agent = begin()
         agent.ask("words", {"datagrams": [("0102", hears.getsockname())], "source": ["10.6.0.1", port]})
-        agent.ask("patience", 0.2)
+        agent.ask("patience", 0.5)
         agent.kill(signal.SIGSTOP)
         heard, sender = hears.recvfrom(2000)
     assert heard == b"\1\2"
@@ -187,7 +187,7 @@ def test_filter_tables_stay_while_a_hanging_agent_lives(
     agent = begin()
     agent.ask("put", VIPS)
     agent.ask("tables", filtered)
-    agent.ask("patience", 0.2)
+    agent.ask("patience", 0.5)
     agent.kill(signal.SIGSTOP)
     agent.wait_guard()
     assert place.addresses() == set()

@@ -40,13 +40,13 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     name = f"j{os.getpid() % 1_000_000}"
     try:
         made = Lab.create(generate(name, 3, 6, network.free_management_network()), with_error_on_www2)
-        formation.wait_formed(made, timeout=60)
+        formation.wait_formed(made, timeout=90)
         yield made
     finally:
         down(name)
 
 
-def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "never came true"
@@ -92,7 +92,7 @@ def test_a_crash_is_recorded_frees_the_addresses_and_ends_the_agent(lab: Lab) ->
     assert any("www2" in nodes for nodes in lab.holders().values())
     with pytest.raises(client.Failed):
         client.ask(str(control_path(lab.directory, "www2")), "balance")
-    assert lab.wait_ended("www2", 5.0)
+    assert lab.wait_ended("www2", 30.0)
     vips = {address for _, address in lab.plan.addresses()}
     assert vips & {address for _, address, _ in network.kernel_addresses(lab.plan, "www2")} == set()
     until(lambda: len(lab.holders()) == 6 and all(len(nodes) == 1 for nodes in lab.holders().values()))
