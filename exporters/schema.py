@@ -55,6 +55,8 @@ class AnnouncedStatus(Schema):
     """ARP frames and neighbour advertisements that this node sent for the VIP."""
     errors: int
     """Attempts that failed; not in `frames`."""
+    failing: bool
+    """Whether one failed since the last frame that told everyone: somebody may not know of this node yet."""
     last: datetime
     """When the last frame went out, or failed to."""
     kind: str

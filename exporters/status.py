@@ -70,6 +70,15 @@ class Announced:
     frames: int
     errors: int
     last: e.ArpSent
+    failing: frozenset[tuple[str, bool]] = frozenset()
+    """Interfaces, each with whether it is IPv6: a frame was lost since the last one that told everyone there."""
+
+    def and_then(self, event: e.ArpSent) -> Announced:
+        where = (event.interface, ":" in event.target)
+        if event.error:
+            return Announced(self.frames, self.errors + 1, event, self.failing | {where})
+        failing = self.failing if event.kind == "directed" else self.failing - {where}
+        return Announced(self.frames + 1, self.errors, event, failing)
 
 
 class Status:
@@ -206,10 +215,8 @@ class Status:
                 self.arp_cache = (local, shared)
             case e.ArpSent(kind="probe"):
                 pass  # a question, which tells nobody anything
-            case e.ArpSent(vip=vip, error=error):
-                sent = self.announced.get(vip)
-                frames, errors = (sent.frames, sent.errors) if sent is not None else (0, 0)
-                self.announced[vip] = Announced(frames + (not error), errors + bool(error), event)
+            case e.ArpSent(vip=vip):
+                self.announced[vip] = self.announced.get(vip, Announced(0, 0, event)).and_then(event)
             case (
                 e.AcquireStarted()
                 | e.VipAcquired()
@@ -402,6 +409,7 @@ class Status:
         return AnnouncedStatus(
             frames=sent.frames,
             errors=sent.errors,
+            failing=bool(sent.failing),
             last=self.wall.instant(sent.last.at),
             kind=sent.last.kind,
             target=sent.last.target,

@@ -70,8 +70,8 @@ function aboutStanding(status) {
   if (unfit.length) found.push(["warning", "Not fit", `${names(unfit.map((m) => m.name))}: in the view, but given no VIP.`]);
   const draining = status.members.filter((m) => m.draining);
   if (draining.length) found.push(["notice", "Drained", `${names(draining.map((m) => m.name))}: holds nothing until \`molehill drain --undo\`.`]);
-  const errors = status.vips.filter((v) => v.announced !== null && v.announced.errors > 0);
-  if (errors.length) found.push(["warning", "Announcements failed", `${names(errors.map((v) => v.name))}: clients may go astray until the next refresh.`]);
+  const failing = status.vips.filter((v) => v.held && v.announced !== null && v.announced.failing);
+  if (failing.length) found.push(["warning", "Announcements failed", `${names(failing.map((v) => v.name))}: clients may go astray until the next refresh.`]);
   return found;
 }
 

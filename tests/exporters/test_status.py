@@ -230,6 +230,28 @@ def test_what_this_node_announced_is_counted_per_vip() -> None:
     assert vip(here, B).announced is None
 
 
+def test_a_lost_frame_is_told_until_everyone_was_told_again() -> None:
+    here = status(installed())
+
+    def after(*frames: tuple[str, str, str, str]) -> bool:
+        for interface, kind, target, error in frames:
+            here(e.ArpSent(20.0, A, interface, kind, target, Occasion.REFRESH, error))
+        told = vip(here, A).announced
+        assert told is not None
+        return told.failing
+
+    assert not after(("eth4", "request", "10.0.0.1", ""))
+    assert after(("eth4", "directed", "10.0.0.9", "ENOBUFS"))
+    assert after(("eth4", "directed", "10.0.0.8", ""), ("eth5", "request", "10.0.1.1", "")), "not to all of them"
+    assert after(("eth4", "na", "fd00::1", "")), "nor by the other protocol"
+    assert not after(("eth4", "request", "10.0.0.1", ""))
+    assert after(("eth4", "request", "10.0.0.1", "ENETDOWN"))
+    assert not after(("eth4", "reply", "10.0.0.1", ""))
+    told = vip(here, A).announced
+    assert told is not None
+    assert told.errors == 2, "which stay counted"
+
+
 def test_silence_and_spread_are_told() -> None:
     here = status(installed(), e.HeartbeatReceived(98.5, W2.name, rtt=None, missed=0), owners(99.0, (A, "www1")))
     told = here.snapshot()
