@@ -110,7 +110,7 @@ def exit_code(lab: Lab, node: str, seconds: float = 30.0) -> int:
     return codes[-1]
 
 
-def granted(lab: Lab, node: str, verb: str, **arguments: str) -> bool:
+def granted(lab: Lab, node: str, verb: str, /, **arguments: str) -> bool:
     """Whether the request is not refused, as it is until the group has heard of what was done just before."""
     try:
         lab.ask(node, verb, arguments)
@@ -222,8 +222,16 @@ def waited_for_a_processor(lab: Lab, node: str) -> float:
     """Seconds that the agent's threads were ready and not run: what a loaded machine adds to everything."""
     agent = lab.agent(node)
     assert agent is not None
-    tasks = Path(f"/proc/{agent.pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+    return starved(agent.pid)
+
+
+def starved(pid: int) -> float:
+    """Seconds that the process's threads were ready and not run."""
+    found = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += int((task / "schedstat").read_text().split()[1])
+    return found / 1e9
 
 
 @contextmanager
@@ -232,9 +240,9 @@ def punctual(lab: Lab, *nodes: str) -> Iterator[None]:
     before = {node: (late(lab, node), waited_for_a_processor(lab, node)) for node in nodes}
     yield
     for node, (count, waited) in before.items():
-        more, starved = late(lab, node) - count, waited_for_a_processor(lab, node) - waited
-        assert not more or starved > 0.05, (
-            f"{node}: {more:g} timers over 50 ms late, {starved:.3f} s without a processor"
+        more, without = late(lab, node) - count, waited_for_a_processor(lab, node) - waited
+        assert not more or without > 0.05, (
+            f"{node}: {more:g} timers over 50 ms late, {without:.3f} s without a processor"
         )
 
 

@@ -13,11 +13,10 @@ import pytest
 
 from agent.lab import network
 from agent.lab.lab import Lab, now
-from agent.lab.plan import LabError
 from tests.bench.asker import Asker
 from tests.bench.claims import answered_by_two, silent_for
 from tests.bench.fencing import pids
-from tests.lab.clusters import always, cluster, events, held_once, members, metric, on, until
+from tests.lab.clusters import always, cluster, events, granted, held_once, members, metric, on, until
 
 pytestmark = pytest.mark.lab
 
@@ -145,15 +144,6 @@ def test_a_vip_deleted_by_hand_is_mended(lab: Lab) -> None:
     until(lambda: lab.holders()[address] == [OLD])
 
 
-def may_move(lab: Lab, address: str, taker: str) -> bool:
-    """Asks for the move. Refused until the taker has told the group that it can hold the VIP again."""
-    try:
-        lab.ask(OLD, "move", {"vip": address, "node": taker})
-    except LabError:
-        return False
-    return True
-
-
 def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> None:
     """It is that person's address, so it stays; but only the holder answers, and everybody is told."""
     address = on(lab, OLD)[0]
@@ -168,7 +158,7 @@ def test_a_vip_put_on_another_node_by_hand_is_not_answered_there(lab: Lab) -> No
     failures = "molehill_vip_acquire_failures_total"
     until(lambda: metric(lab, other, failures, vip=address, reason="exists_here") == before + 1)
     network.batch([f"addr del {address}/16 dev eth0"], lab.plan.namespace(other))
-    until(lambda: may_move(lab, address, other))
+    until(lambda: granted(lab, OLD, "move", vip=address, node=other))
     until(lambda: on(lab, OLD).count(address) == 0 and address in on(lab, other))
     with Asker(lab.plan, [address]) as asker:
         until(lambda: len(asker.frames) > ENOUGH)
