@@ -76,8 +76,12 @@ def test_seed_network_by_command_line(lab_name: str, capsys: pytest.CaptureFixtu
     document = json.loads(lab("up", "--config-from", "seed", "--add", "www3=192.168.3.142", "--no-agents", "--json"))
     assert [node["ports"][0]["interface"] for node in document["nodes"]] == ["eth4"] * 3
     network.batch(["addr add 192.168.3.145/24 dev eth4"], f"mh-{lab_name}-www2")
-    (vip,) = json.loads(lab("status", "--json"))["vips"]
-    assert (vip["kernel"], vip["answers"]) == (["www2"], ["www2"])
+
+    def served() -> tuple[list[str], list[str]]:
+        (vip,) = json.loads(lab("status", "--json"))["vips"]
+        return vip["kernel"], vip["answers"]
+
+    until(lambda: served() == (["www2"], ["www2"]))
     assert "www2 is cut off" in lab("cut", "www2")
     found = json.loads(lab("status", "--json"))
     assert found["vips"][0]["answers"] == []

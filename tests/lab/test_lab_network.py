@@ -290,7 +290,7 @@ def test_asking_who_answers_leaves_the_clients_neighbour_cache_alone(make_lab: M
         probing.wait_answered(30)
         take(lab, "www1", f"{VIP}/16")
         put(lab, "www2", f"{VIP}/16")
-        assert arp.who_answers(lab.plan) == {VIP: ["www2"]}
+        until(lambda: arp.who_answers(lab.plan) == {VIP: ["www2"]})
         assert not probing.outages(now() - 0.05, now())[0].served
 
 
@@ -344,8 +344,9 @@ def test_a_lost_host_leaves_the_network_and_boots_without_vips(make_lab: MakeLab
 def test_formation_names_what_is_missing(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=2, vips=2, agents=True)
     formation.wait_formed(lab)
-    assert formation.missing(lab, ["www1", "www2"]) == ""
-    assert "is in view" in formation.missing(lab, ["www1"])
+    # It gives an agent a second to answer.
+    until(lambda: formation.missing(lab, ["www1", "www2"]) == "")
+    until(lambda: "is in view" in formation.missing(lab, ["www1"]))
     put(lab, "www2", f"{VIP}/16")
     until_seen(lab, VIP, ["www1", "www2"])
-    assert formation.missing(lab, ["www1", "www2"]) == f"not held exactly once: {VIP} (www1 and www2)"
+    until(lambda: formation.missing(lab, ["www1", "www2"]) == f"not held exactly once: {VIP} (www1 and www2)")
