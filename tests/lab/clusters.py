@@ -93,10 +93,10 @@ def run_agent(lab: Lab, node: str, *arguments: str) -> subprocess.CompletedProce
     base = [argument.replace("{state}", str(lab.directory)) for argument in lab.plan.agent_arguments]
     line = [sys.executable, "-P", "-m", "agent", "run", *base, *overrides(*own), *arguments]
     inside = ["ip", "netns", "exec", lab.plan.namespace(node), *line]
-    return subprocess.run(inside, capture_output=True, text=True, timeout=10, check=False, cwd=processes.PACKAGE_ROOT)
+    return subprocess.run(inside, capture_output=True, text=True, timeout=60, check=False, cwd=processes.PACKAGE_ROOT)
 
 
-def exit_code(lab: Lab, node: str, seconds: float = 10.0) -> int:
+def exit_code(lab: Lab, node: str, seconds: float = 30.0) -> int:
     """Of the node's agent, a child of this process, once it has ended: 0 or above, or minus a signal's number."""
     pid = lab.running().agents[node].pid
     codes: list[int] = []
@@ -110,16 +110,24 @@ def exit_code(lab: Lab, node: str, seconds: float = 10.0) -> int:
     return codes[-1]
 
 
+def granted(lab: Lab, node: str, verb: str, /, **arguments: str) -> bool:
+    """Whether the request is not refused, as it is until the group has heard of what was done just before."""
+    try:
+        lab.ask(node, verb, arguments)
+    except LabError:
+        return False
+    return True
+
+
 def even(lab: Lab) -> None:
     """Who was up first took everything: from here on each node holds its share."""
     nodes = [node.name for node in lab.plan.nodes]
-    lab.ask(nodes[0], "balance")
 
     def balanced() -> bool:
         loads = [sum(who == [node] for who in lab.holders().values()) for node in nodes]
         return sum(loads) == len(lab.holders()) and max(loads) - min(loads) <= 1
 
-    until(balanced, why=lab.holders)
+    until(lambda: granted(lab, nodes[0], "balance") and balanced(), why=lab.holders)
 
 
 # What agents say.
@@ -150,7 +158,7 @@ def rewrite(lab: Lab, changed: Mapping[str, Any], name: str = "molehill.yaml") -
     return path
 
 
-def get(lab: Lab, node: str, path: str, timeout: float = 5.0) -> bytes:
+def get(lab: Lab, node: str, path: str, timeout: float = 15.0) -> bytes:
     host = lab.plan.node(node).management
     with urllib.request.urlopen(f"http://{host}:{HTTP_PORT}{path}", timeout=timeout) as answer:
         body: bytes = answer.read()
@@ -159,7 +167,7 @@ def get(lab: Lab, node: str, path: str, timeout: float = 5.0) -> bytes:
 
 def raw_http(lab: Lab, node: str, data: bytes) -> bytes:
     """What the node's HTTP port answers to these bytes until it hangs up."""
-    with socket.create_connection((lab.plan.node(node).management, HTTP_PORT), timeout=5) as sock:
+    with socket.create_connection((lab.plan.node(node).management, HTTP_PORT), timeout=15) as sock:
         sock.sendall(data)
         answer = b""
         # Who hangs up with something unread resets the connection, after its answer.
@@ -175,14 +183,19 @@ _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
 def metric(lab: Lab, node: str, name: str, **labels: str) -> float:
     """The sum of the samples of that name that have these labels. Up to a second old, as scrapes are."""
-    total = 0.0
-    for line in get(lab, node, "/metrics").decode().splitlines():
-        found = _SAMPLE.match(line)
-        if found is None or found["name"] != name:
+    return total(get(lab, node, "/metrics"), name, **labels)
+
+
+def total(scrape: bytes, name: str, **labels: str) -> float:
+    """The sum of the samples of that name that have these labels."""
+    found = 0.0
+    for line in scrape.decode().splitlines():
+        sample = _SAMPLE.match(line)
+        if sample is None or sample["name"] != name:
             continue
-        if labels.items() <= dict(_LABEL.findall(found["labels"] or "")).items():
-            total += float(found["value"])
-    return total
+        if labels.items() <= dict(_LABEL.findall(sample["labels"] or "")).items():
+            found += float(sample["value"])
+    return found
 
 
 def label_of(lab: Lab, node: str, name: str, label: str) -> str:
@@ -197,16 +210,28 @@ def label_of(lab: Lab, node: str, name: str, label: str) -> str:
 
 def late(lab: Lab, node: str) -> float:
     """Timers of the agent's loop that ran over 50 ms late, so far."""
-    count = metric(lab, node, "molehill_event_loop_lag_seconds_count")
-    return count - metric(lab, node, "molehill_event_loop_lag_seconds_bucket", le="0.05")
+    sent = metric(lab, node, "molehill_heartbeats_sent_total")
+    # A scrape is served again for a second: this one is new. And of two, one may be older than the other.
+    until(lambda: metric(lab, node, "molehill_heartbeats_sent_total") > sent)
+    scrape = get(lab, node, "/metrics")
+    lag = "molehill_event_loop_lag_seconds"
+    return total(scrape, f"{lag}_count") - total(scrape, f"{lag}_bucket", le="0.05")
 
 
 def waited_for_a_processor(lab: Lab, node: str) -> float:
     """Seconds that the agent's threads were ready and not run: what a loaded machine adds to everything."""
     agent = lab.agent(node)
     assert agent is not None
-    tasks = Path(f"/proc/{agent.pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+    return starved(agent.pid)
+
+
+def starved(pid: int) -> float:
+    """Seconds that the process's threads were ready and not run."""
+    found = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += int((task / "schedstat").read_text().split()[1])
+    return found / 1e9
 
 
 @contextmanager
@@ -215,12 +240,9 @@ def punctual(lab: Lab, *nodes: str) -> Iterator[None]:
     before = {node: (late(lab, node), waited_for_a_processor(lab, node)) for node in nodes}
     yield
     for node, (count, waited) in before.items():
-        sent = metric(lab, node, "molehill_heartbeats_sent_total")
-        # A scrape is served again for a second: this one is new.
-        until(lambda node=node, sent=sent: metric(lab, node, "molehill_heartbeats_sent_total") > sent)  # type: ignore[misc]
-        more, starved = late(lab, node) - count, waited_for_a_processor(lab, node) - waited
-        assert not more or starved > 0.05, (
-            f"{node}: {more:g} timers over 50 ms late, {starved:.3f} s without a processor"
+        more, without = late(lab, node) - count, waited_for_a_processor(lab, node) - waited
+        assert not more or without > 0.05, (
+            f"{node}: {more:g} timers over 50 ms late, {without:.3f} s without a processor"
         )
 
 

@@ -54,9 +54,10 @@ def test_nothing_is_observed_between_the_decision_and_the_last_frame(
             lab = Lab.create(with_arguments(plan, *(part for text in settings for part in ("--set", text))), command)
             formation.wait_formed(lab, timeout=60)
             even(lab)
-            for attempt in range(1, ATTEMPTS + 1):
+            for _ in range(ATTEMPTS):
+                earlier = len(profiled(tmp_path))
                 lab.lose("www2")
-                until(lambda attempt=attempt: len(profiled(tmp_path)) == 2 * attempt)  # type: ignore[misc]
+                until(lambda earlier=earlier: len(profiled(tmp_path)) >= earlier + 2)  # type: ignore[misc]
                 if sum(map(undisturbed, profiled(tmp_path))) >= 2:
                     break
                 lab.reboot("www2")

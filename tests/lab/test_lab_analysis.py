@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.lab import probe_record
@@ -137,6 +137,7 @@ def test_nodes_that_are_apart_may_both_hold() -> None:
 HISTORY = st.lists(st.tuples(st.sampled_from(NODES), st.booleans()), max_size=30)
 
 
+@settings(deadline=None)
 @given(HISTORY, st.integers(0, 30), st.integers(0, 30))
 def test_held_twice_agrees_with_looking_at_every_moment(history: list[tuple[str, bool]], one: int, two: int) -> None:
     """At each instant between two changes the overlap is what counting the holders says."""
@@ -152,6 +153,7 @@ def test_held_twice_agrees_with_looking_at_every_moment(history: list[tuple[str,
         assert {twice.nodes for twice in found if twice.since <= moment <= twice.until} == expected
 
 
+@settings(deadline=None)
 @given(HISTORY)
 def test_periods_cover_what_is_held(history: list[tuple[str, bool]]) -> None:
     changes = [change(float(at), node, present) for at, (node, present) in enumerate(history)]

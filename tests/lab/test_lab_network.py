@@ -61,21 +61,25 @@ def until_seen(lab: Lab, address: str, nodes: list[str]) -> None:
 def test_nothing_of_a_lab_is_left_after_down_and_down_again_does_nothing(make_lab: MakeLab, lab_name: str) -> None:
     lab = make_lab(agents=True)
     pids = [process.pid for process in (*lab.running().agents.values(), *lab.running().services.values())]
-    formation.wait_formed(lab, timeout=10)
+    formation.wait_formed(lab)
     helpers = [int((lab.directory / "nodes" / node.name / "helper").read_text()) for node in lab.plan.nodes]
     inside = subprocess.Popen(["ip", "netns", "exec", lab.plan.namespace("www1"), "sleep", "100"])
     until(lambda: inside.pid in namespaces.processes_in([lab.plan.namespace("www1")]))
     assert down(lab_name)
-    assert inside.wait(5) == -signal.SIGKILL
+    assert inside.wait(30) == -signal.SIGKILL
     assert namespaces.with_prefix(f"mh-{lab_name}-") == []
     assert not Path(f"/sys/class/net/mh-{lab_name}").exists()
     assert not lab.directory.exists()
-    assert not [pid for pid in pids + helpers if Path(f"/proc/{pid}").exists() and not zombie(pid)]
+    until(lambda: all(gone(pid) for pid in pids + helpers))
     assert down(lab_name) == []
 
 
-def zombie(pid: int) -> bool:
-    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+def gone(pid: int) -> bool:
+    """Or a zombie."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_down_removes_what_a_crash_left_half_made(lab_name: str) -> None:
@@ -104,9 +108,9 @@ def test_two_labs_do_not_meet(make_lab: MakeLab) -> None:
         assert second.plan.management != first.plan.management
         put(second, "www1", f"{VIP}/16")
         until_seen(second, VIP, ["www1"])
+        until(lambda: arp.who_answers(second.plan)[VIP] == ["www1"])
         assert first.holders()[VIP] == []
         assert arp.who_answers(first.plan)[VIP] == []
-        assert arp.who_answers(second.plan)[VIP] == ["www1"]
     finally:
         down(other)
     assert first.running().services
@@ -123,24 +127,25 @@ def test_cut_split_and_heal_change_who_answers(make_lab: MakeLab) -> None:
         found = arp.who_answers(lab.plan)
         return found[VIP], found[six], found[SECOND]
 
-    assert answers() == (["www1"], ["www1"], ["www2"])
+    # A port forwards, and a carrier shows, when the kernel gets round to it.
+    until(lambda: answers() == (["www1"], ["www1"], ["www2"]))
     lab.cut("www1")
     assert answers() == ([], [], ["www2"])
     assert carrier(lab, "www1")
     lab.heal()
     lab.cut("www1", link=True)
     assert answers() == ([], [], ["www2"])
-    assert not carrier(lab, "www1")
+    until(lambda: not carrier(lab, "www1"))
     lab.heal(["www1"])
-    assert carrier(lab, "www1")
+    until(lambda: carrier(lab, "www1"))
     lab.split(["www1", "client"])
-    assert answers() == (["www1"], ["www1"], [])
+    until(lambda: answers() == (["www1"], ["www1"], []))
     assert not reaches(lab, "www1", "10.72.0.3")
-    assert reaches(lab, "www2", "10.72.0.3")
+    until(lambda: reaches(lab, "www2", "10.72.0.3"))
     with pytest.raises(LabError, match="split off already"):
         lab.split(["www2"])
     lab.heal()
-    assert answers() == (["www1"], ["www1"], ["www2"])
+    until(lambda: answers() == (["www1"], ["www1"], ["www2"]))
     assert [sorted(apart.nodes) for apart in lab.apart()] == [["www1"], ["www1"], ["client", "www1"]]
     assert all(apart.since < apart.until < now() for apart in lab.apart())
 
@@ -167,9 +172,18 @@ def test_management_link_survives_every_cut(make_lab: MakeLab) -> None:
     lab.split(["www2"])
     for node in lab.plan.nodes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(2)
+            sock.settimeout(15)
             sock.sendto(b"hello!", (node.management, 7072))
             assert sock.recvfrom(64)[1] == (node.management, 7072)
+
+
+def hears(sock: socket.socket, lab: Lab, node: str, address: str) -> bool:
+    """Whether the node's announcement comes here."""
+    announce(lab, node, address)
+    try:
+        return bool(sock.recv(64))
+    except TimeoutError:
+        return False
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
@@ -178,18 +192,14 @@ def test_one_way_cut_drops_one_direction(make_lab: MakeLab) -> None:
     lab.one_way("www1", "www2")
     with namespaces.socket_in(lab.plan.namespace("www1"), socket.AF_PACKET, socket.SOCK_RAW) as at_one:
         at_one.bind(("eth0", 0x0806))
-        at_one.settimeout(2)
-        announce(lab, "www2", SECOND)
-        assert at_one.recv(64)
+        at_one.settimeout(0.2)
+        until(lambda: hears(at_one, lab, "www2", SECOND))  # a port of a new lab forwards after a while
     with namespaces.socket_in(lab.plan.namespace("www2"), socket.AF_PACKET, socket.SOCK_RAW) as at_two:
         at_two.bind(("eth0", 0x0806))
         at_two.settimeout(0.2)
-        announce(lab, "www1", VIP)
-        with pytest.raises(TimeoutError):
-            at_two.recv(64)
+        assert not hears(at_two, lab, "www1", VIP)
         lab.heal()
-        announce(lab, "www1", VIP)
-        assert at_two.recv(64)
+        until(lambda: hears(at_two, lab, "www1", VIP))
 
 
 def test_watch_keeps_the_kernels_order_and_tells_overlap_from_hand_over(make_lab: MakeLab) -> None:
@@ -201,9 +211,12 @@ def test_watch_keeps_the_kernels_order_and_tells_overlap_from_hand_over(make_lab
         put(lab, "www2", f"{VIP}/16")
         take(lab, "www2", f"{VIP}/16")
         put(lab, "www1", f"{VIP}/16")
+    twice = now()
     put(lab, "www3", f"{SECOND}/16")
     until_seen(lab, SECOND, ["www1", "www3"])
     take(lab, "www1", f"{SECOND}/16")
+    until_seen(lab, SECOND, ["www3"])
+    once = now()
     lab.cut("www2")
     put(lab, "www2", f"{THIRD}/16")
     until_seen(lab, THIRD, ["www1", "www2"])
@@ -211,7 +224,7 @@ def test_watch_keeps_the_kernels_order_and_tells_overlap_from_hand_over(make_lab
     until_seen(lab, THIRD, ["www1"])
     found = lab.held_twice(began, now())
     assert [(one.address, one.nodes) for one in found] == [(SECOND, ("www1", "www3"))]
-    assert 0 < found[0].seconds < 1
+    assert twice < found[0].since < found[0].until < once
     assert sum(1 for change in lab.changes() if change.address == VIP) == 81
     assert len([held for held in lab.periods(now()) if held.address == VIP]) == 41
 
@@ -232,31 +245,33 @@ def test_prober_sees_an_outage_last_until_the_announcement(make_lab: MakeLab) ->
     lab = make_lab(vips=2)
     put(lab, "www1", f"{VIP}/16", f"{SECOND}/16")
     with Probing(lab) as probing, arp.Capture(lab.plan) as capture:
-        probing.wait_answered(5)
+        probing.wait_answered(30)
         since = now()
         take(lab, "www1", f"{VIP}/16")
-        removed = now()
         put(lab, "www2", f"{VIP}/16")
+        until_seen(lab, VIP, ["www2"])
+        removed = max(change.at for change in lab.changes() if (change.address, change.present) == (VIP, False))
         probing.recording(since, now() + 0.3)
-        told = announce(lab, "www2", VIP)
-        until = told + 0.2
-        recording = probing.recording(since, until)
-        moved, kept = probing.outages(since, until, recording)
-        slack = 0.020 + recording.worst_stall(since, until)
-        assert moved.seconds == pytest.approx(told - removed, abs=slack)
+        earliest = announce(lab, "www2", VIP)
+        latest = now()
+        end = latest + 0.2
+        recording = probing.recording(since, end)
+        moved, kept = probing.outages(since, end, recording)
+        (told,) = [seen for seen in capture.frames() if seen.address == VIP and seen.gratuitous]
+        slack = 0.020 + recording.worst_stall(since, end)
+        assert moved.seconds == pytest.approx(told.at - removed, abs=slack)
         assert (moved.before, moved.after, moved.turns, moved.served) == ("www1", "www2", 1, True)
         assert kept.seconds < slack
         assert (kept.turns, kept.runs[0][0]) == (0, "www1")
-        told_frames = [seen for seen in capture.frames() if seen.address == VIP and seen.gratuitous]
-    assert [(seen.node, seen.kind, seen.broadcast) for seen in told_frames] == [("www2", "request", True)]
-    assert told_frames[0].at == pytest.approx(told, abs=0.02)
+    assert (told.node, told.kind, told.broadcast) == ("www2", "request", True)
+    assert earliest - 0.001 < told.at < latest + 0.001
 
 
 def test_prober_covers_ipv6(make_lab: MakeLab) -> None:
     lab = make_lab(vips=1, ipv6=True)
     put(lab, "www2", f"{VIP}/16", "fd72::1:1/64")
     with Probing(lab) as probing:
-        probing.wait_answered(5)
+        probing.wait_answered(30)
         since = now()
         seen = probing.outages(since, since + 0.2)
     assert [(one.address, one.served, one.runs[0][0]) for one in seen] == [
@@ -272,16 +287,16 @@ def test_asking_who_answers_leaves_the_clients_neighbour_cache_alone(make_lab: M
         # Else the kernel would ignore a second answer within a second of the first anyhow.
         Path("/proc/sys/net/ipv4/neigh/eth0/locktime").write_text("0")
     with Probing(lab) as probing:
-        probing.wait_answered(5)
+        probing.wait_answered(30)
         take(lab, "www1", f"{VIP}/16")
         put(lab, "www2", f"{VIP}/16")
-        assert arp.who_answers(lab.plan) == {VIP: ["www2"]}
+        until(lambda: arp.who_answers(lab.plan) == {VIP: ["www2"]})
         assert not probing.outages(now() - 0.05, now())[0].served
 
 
 def test_signals_reach_the_agent_or_all_of_its_processes(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=2, vips=2, agents=True)
-    formation.wait_formed(lab, timeout=10)
+    formation.wait_formed(lab)
     helper = int((lab.directory / "nodes" / "www1" / "helper").read_text())
     first = lab.agent("www1")
     assert first is not None
@@ -289,32 +304,32 @@ def test_signals_reach_the_agent_or_all_of_its_processes(make_lab: MakeLab) -> N
     until(lambda: processes.stopped(first))
     lab.kill("www1", signal.SIGCONT)
     lab.kill("www1")
-    assert lab.wait_ended("www1", 5)
+    assert lab.wait_ended("www1", 30)
     assert lab.agent("www1") is None
     assert Path(f"/proc/{helper}").exists()
     with pytest.raises(LabError, match="no agent runs on www1"):
         lab.kill("www1", signal.SIGTERM)
     lab.kill("www1", everything=True)
-    until(lambda: not Path(f"/proc/{helper}").exists() or zombie(helper))
+    until(lambda: gone(helper))
     assert lab.holders()[VIP] == ["www1"]
     network.flush_vips(lab.plan, "www1")
     lab.start("www1")
     with pytest.raises(LabError, match="runs already"):
         lab.start("www1")
-    formation.wait_formed(lab, timeout=10)
+    formation.wait_formed(lab)
     lab.kill("www1", signal.SIGTERM)
-    assert lab.wait_ended("www1", 5)
+    assert lab.wait_ended("www1", 30)
     assert formation.last_words(lab, "www1") == "stood in to the end"
     with pytest.raises(LabError, match="the agent of www1 has ended: stood in to the end"):
-        formation.wait_formed(lab, timeout=10)
+        formation.wait_formed(lab)
 
 
 def test_a_lost_host_leaves_the_network_and_boots_without_vips(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=2, vips=2, agents=True)
-    formation.wait_formed(lab, timeout=10)
+    formation.wait_formed(lab)
     lab.lose("www1")
-    assert lab.wait_ended("www1", 5)
-    assert not carrier(lab, "www1")
+    assert lab.wait_ended("www1", 30)
+    until(lambda: not carrier(lab, "www1"))
     put(lab, "www2", f"{VIP}/16")
     until_seen(lab, VIP, ["www1", "www2"])
     assert lab.held_twice(0, now()) == []
@@ -322,15 +337,16 @@ def test_a_lost_host_leaves_the_network_and_boots_without_vips(make_lab: MakeLab
     until_seen(lab, VIP, ["www2"])
     take(lab, "www2", f"{VIP}/16")
     lab.reboot("www1")
-    formation.wait_formed(lab, timeout=10)
-    assert carrier(lab, "www1")
+    formation.wait_formed(lab)
+    until(lambda: carrier(lab, "www1"))
 
 
 def test_formation_names_what_is_missing(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=2, vips=2, agents=True)
-    formation.wait_formed(lab, timeout=10)
-    assert formation.missing(lab, ["www1", "www2"]) == ""
-    assert "is in view" in formation.missing(lab, ["www1"])
+    formation.wait_formed(lab)
+    # It gives an agent a second to answer.
+    until(lambda: formation.missing(lab, ["www1", "www2"]) == "")
+    until(lambda: "is in view" in formation.missing(lab, ["www1"]))
     put(lab, "www2", f"{VIP}/16")
     until_seen(lab, VIP, ["www1", "www2"])
-    assert formation.missing(lab, ["www1", "www2"]) == f"not held exactly once: {VIP} (www1 and www2)"
+    until(lambda: formation.missing(lab, ["www1", "www2"]) == f"not held exactly once: {VIP} (www1 and www2)")

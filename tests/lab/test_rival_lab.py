@@ -30,7 +30,7 @@ def lab(lab_name: str) -> Lab:
     plan = SYSTEM.plan(lab_name, 3, 3, "", network.free_management_network())
     made = Lab.create(plan, SYSTEM.command)
     SYSTEM.wait_whole(made, NODES)
-    wait_balanced(made, 30.0)
+    wait_balanced(made, 60.0)
     return made
 
 
@@ -51,7 +51,7 @@ def test_a_killed_node_has_no_process_and_keeps_its_addresses(lab: Lab) -> None:
     (mine,) = [address for address, nodes in lab.holders().items() if nodes == ["www1"]]
     everything.kill(lab, "www1")
     until(lambda: processes(lab, "www1") == [])
-    wait_holders(lab, [mine], NODES[1:], 10.0)
+    wait_holders(lab, [mine], NODES[1:], 30.0)
     assert "www1" in lab.holders()[mine]
 
 

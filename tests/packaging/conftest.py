@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def run(*words: str | Path) -> str:
     """What the command printed. It must end well."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout
 

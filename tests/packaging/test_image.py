@@ -38,7 +38,7 @@ class Image:
         return ["buildah", *self._storage, "--storage-driver", "vfs", *words]
 
     def buildah(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(self.command(*words), capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0 or not check, f"{words}: {done.stderr}"
         return done
 
@@ -67,7 +67,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     if os.geteuid() != 0 or shutil.which("buildah") is None or shutil.which("debootstrap") is None:
         pytest.skip("needs root, buildah and debootstrap: apt-get install buildah debootstrap")
     directory = tmp_path_factory.mktemp("image")
-    done = subprocess.run([BUILD, directory], capture_output=True, text=True, check=False, timeout=900)
+    done = subprocess.run([BUILD, directory], capture_output=True, text=True, check=False, timeout=2400)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     yield Image(directory)
     shutil.rmtree(directory, ignore_errors=True)
@@ -130,7 +130,7 @@ def test_its_agent_holds_vips_and_answers_the_health_check(image: Image) -> None
 
 def wait_held(lab: Lab) -> None:
     """The control socket is inside the container: the kernel's addresses are what can be seen."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not all(who == ["www1"] for who in lab.holders().values()):
         assert lab.agent("www1") is not None, lab.log("www1").read_text()
         assert time.monotonic() < deadline, lab.log("www1").read_text()
