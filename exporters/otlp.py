@@ -122,8 +122,6 @@ class Outbox:
             self._trim()
         if left:
             self._say(f"{left} spans are given up: the collector at {self._endpoint} did not take them in time")
-        for name in LOGGERS:
-            logging.getLogger(name).removeHandler(self._quiet)
 
     def _trim(self) -> None:
         """The oldest go first. With the lock held."""
@@ -141,6 +139,8 @@ class Outbox:
             except Exception as error:
                 self.dropped += len(batch)
                 self._quiet.told(f"spans could not be sent: {error!r}")
+        for name in LOGGERS:  # not before: an attempt under way at the end may still have something to say
+            logging.getLogger(name).removeHandler(self._quiet)
         with contextlib.suppress(RuntimeError):  # the loop may be gone by now
             self._finished()
 
