@@ -168,8 +168,11 @@ def who_answers(plan: Plan, wait: float = 0.1) -> dict[str, list[str]]:
             for interface, address, _ in vip.addresses:
                 capture.send(interface, question(address))
         deadline = time.monotonic() + wait
-        while (left := deadline - time.monotonic()) > 0:
-            capture.wait(left)
+        over = False
+        while not over:
+            # What came while this process did not run is read, too.
+            over = (left := deadline - time.monotonic()) <= 0
+            capture.wait(max(left, 0.0))
             for seen in capture.frames():
                 answers = found.get(seen.address)
                 who = seen.node or seen.mac
