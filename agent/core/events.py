@@ -169,7 +169,8 @@ class VipLost:
 
 @dataclass(frozen=True, slots=True)
 class VipWaits:
-    """Not acquired yet although it is ours: `covered` elsewhere within earshot, or its old `lease` may still run."""
+    """Not acquired yet although it is ours: `covered` elsewhere within earshot, its old `lease` may still run, the
+    node's `own_lease` has lapsed, or it has made a `claim` that another part of the group has not answered yet."""
 
     at: float
     vip: VipName

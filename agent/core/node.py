@@ -258,7 +258,7 @@ class Node:
             if membership.coordinates():
                 out += self._coordinate(now)
             if not serving.leaving or now < self.departure.by:
-                out += serving.reconcile(now, membership.answering(now))
+                out += serving.reconcile(now, membership.answering(now), self._beats.number)
         if self.lease.in_force(now):
             out += serving.ownership.announce_due(now)
         if serving.leaving:

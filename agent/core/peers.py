@@ -105,6 +105,11 @@ class Peer:
             return False
         return self.view is None or self.view.id.epoch > left.epoch
 
+    def echoed(self, me: Member) -> int:
+        """The number of the newest heartbeat of `me` that its own last one answers; 0: none."""
+        echoes = self.heartbeat.echoes if self.heartbeat is not None else ()
+        return next((number for member, number, _ in echoes if member == me), 0)
+
     def covers(self, vip: VipName) -> bool:
         """Whether it, or a fellow member of a view of its own, holds the VIP, by its last word (R10)."""
         beat, join = self.heartbeat, self.join

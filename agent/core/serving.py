@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from agent.core.changes import view_cause, view_installed
+from agent.core.claims import Claims
 from agent.core.effects import Effect, ForgetNeighbours, KnowFellows, LearnNeighbours, Occasion
 from agent.core.events import (
     BalanceRound,
@@ -68,6 +69,7 @@ class Serving:
         """VIPs that are ours and may not be acquired yet, with the reason."""
         self._orders: dict[VipName, Order] = {}
         self._waits = Waits()
+        self._claims = Claims(me)
         self._going: dict[VipName, tuple[Address, ...]] = {}  # defined otherwise by a reload while held: as it was
         self._release_causes: dict[VipName, Cause] = {}
         self._moving_since: dict[VipName, float] = {}
@@ -154,8 +156,7 @@ class Serving:
 
     def requests(self, now: float, matured: bool) -> Requests:
         """Everything that is to be decided, as of now. `matured`: the maturity time is over."""
-        record = self.record
-        if record is None:
+        if (record := self.record) is None:
             return Requests()
         mine = record.standings.get(self.me.name)
         standing = self.standing()
@@ -186,8 +187,7 @@ class Serving:
         That is what has no owner, and what its owner says it does not hold: whoever hears us and not that owner would
         otherwise wait for a VIP that nobody has.
         """
-        record = self.record
-        if record is None or not record.mature:
+        if (record := self.record) is None or not record.mature:
             return ()
         if not self.quorate:
             return tuple(sorted(spec.name for spec in record.specs))
@@ -216,8 +216,8 @@ class Serving:
         cause = view_cause(install, previous, left, change.left_by_word)
         former = self.record
         self.record = first_record(install, change.tables)
-        self._yielded = False
-        self._open_round = None
+        self._yielded, self._open_round = False, None
+        self._claims.keep(set())  # while it gathered they did not count
         self._lease_bounds = {name: state.lease_bound for name, state in zip(view.names(), install.states, strict=True)}
         self._waits.take(now, install.waits, self.settings.longest_wait)
         self._neighbours_after = now + self.settings.timing.heartbeat
@@ -349,12 +349,12 @@ class Serving:
 
     # Acting.
 
-    def reconcile(self, now: float, outsiders: Sequence[Peer]) -> Outputs:
-        """Makes the interfaces follow the record. Not to be called while gathering (R2)."""
-        record = self.record
-        if record is None:
+    def reconcile(self, now: float, outsiders: Sequence[Peer], spoken: int) -> Outputs:
+        """Makes the interfaces follow the record. Not to be called while gathering (R2). `spoken`: see `Claims`."""
+        if (record := self.record) is None:
             return []
         waiting: dict[VipName, str] = {}
+        patience = self.settings.timing.failure_timeout + self.longest_lease()
 
         def may_acquire(vip: VipName) -> bool:
             if not self._waits.over(vip, now):
@@ -363,6 +363,8 @@ class Serving:
                 waiting[vip] = "own_lease"
             elif any(peer.covers(vip) for peer in outsiders):
                 waiting[vip] = "covered"
+            elif not self._claims.granted(vip, now, spoken, outsiders, patience):
+                waiting[vip] = "claim"
             return vip not in waiting
 
         quorate = self.quorate
@@ -371,6 +373,7 @@ class Serving:
         out = self.ownership.reconcile(now, orders, may_acquire, released_for)
         out += [VipWaits(now, vip, why) for vip, why in waiting.items() if self.waiting.get(vip) != why]
         self.waiting = waiting
+        self._claims.keep({vip for vip, why in waiting.items() if why == "claim"})
         return out
 
     def waits_until(self) -> float:
@@ -382,8 +385,7 @@ class Serving:
 
     def slept(self, now: float) -> Outputs:
         """R11: past a failure timeout it knows of nobody's lease how long it runs, and waits for the longest."""
-        longest = self.longest_lease()
-        if longest > 0.0:
+        if (longest := self.longest_lease()) > 0.0:
             self._waits.slept(now, longest, self._own | self._known())
         return self.release_everything(now, Cause.LEASE)
 
@@ -453,9 +455,7 @@ class Serving:
 
     def keeps(self, operational: bool) -> Callable[[VipName], bool]:
         """Whether an addition that was just confirmed may stay: declared while gathering, ours otherwise."""
-        if operational:
-            return lambda vip: vip in self._orders
-        return lambda vip: not self._yielded
+        return (lambda vip: vip in self._orders) if operational else (lambda vip: not self._yielded)
 
     def handed_over(self) -> bool:
         """The group knows of the departure, and its record connects no VIP with this node any more."""

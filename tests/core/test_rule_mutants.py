@@ -72,7 +72,7 @@ def begins_beside_another_view(patch: Patch) -> None:
 def covered_is_acquired(patch: Patch) -> None:
     """R10: what a node outside the view covers."""
     reconcile = Serving.reconcile
-    patch.setattr(Serving, "reconcile", lambda self, now, _: reconcile(self, now, ()))
+    patch.setattr(Serving, "reconcile", lambda self, now, _, spoken: reconcile(self, now, (), spoken))
 
 
 def any_join_tells_what_is_held(patch: Patch) -> None:

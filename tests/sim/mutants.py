@@ -173,9 +173,9 @@ def _immature_serves() -> list[Change]:
 
     reconcile = serving.Serving.reconcile
 
-    def eager(self: Any, now: float, outsiders: Any) -> Any:
+    def eager(self: Any, now: float, outsiders: Any, spoken: int) -> Any:
         mature, self.record.mature = self.record.mature, True
-        out = reconcile(self, now, outsiders)
+        out = reconcile(self, now, outsiders, spoken)
         self.record.mature = mature
         return out
 
