@@ -225,23 +225,23 @@ def test_an_address_that_gets_another_name_by_rolling_reloads_is_never_up_under_
 
 
 def test_who_slept_as_it_began_reads_what_came_before_it_serves() -> None:
-    """d starts while a and b sleep, and sleeps as they wake: the first that it reads is from c, which starts, too."""
+    """a starts while b and c sleep, and sleeps as they wake: the first that it reads is from d, which starts, too."""
     world = made("abcd", until=4.0)
-    c, d = host(world, "c"), host(world, "d")
-    world.crash(c)
-    world.crash(d)
+    late, last = host(world, "a"), host(world, "d")
+    world.crash(last)
+    world.crash(late)
     world.run(5.0)
-    for name in "ab":
+    for name in "bc":
         world.pause(host(world, name))
-    world.start(d)
+    world.start(late)
     world.run(5.31)
-    world.pause(d)
-    world.start(c)
+    world.pause(late)
+    world.start(last)
     world.run(5.311)
-    for name in "ab":
+    for name in "bc":
         world.resume(host(world, name))
     world.run(5.5)
-    world.resume(d)
+    world.resume(late)
     world.run(8.0)
     assert sum(map(len, answering(world).values())) == 6
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.core import install, node, serving
+from agent.core.claims import Claims
 from agent.core.lease import NEVER, STEP, Lease
 from agent.core.membership import Membership
 from agent.core.messages import OTHERS
@@ -20,6 +21,7 @@ from agent.core.serving import Serving
 from agent.core.settings import Settings
 from agent.core.waits import Waits
 from tests.core import test_attacks as attacks
+from tests.core import test_claims as claims
 from tests.core import test_install as installs
 from tests.core import test_late_attacks as late
 from tests.core import test_lease as basics
@@ -205,6 +207,22 @@ def boot_ends_in_a_split_vote(patch: Patch) -> None:
     patch.setattr(Membership, "_still_booting", still_booting)
 
 
+def nobody_claims(patch: Patch) -> None:
+    """R18: of two that wait for each other both acquire."""
+    patch.setattr(Claims, "granted", lambda *_: True)
+
+
+def a_claim_is_not_told(patch: Patch) -> None:
+    """R18: heartbeats say of what is claimed that it is covered by nobody."""
+    uncovered = Serving.uncovered
+
+    def changed(self: Serving, peers: Any) -> Any:
+        claimed = (vip for vip, why in self.waiting.items() if why == "claim")
+        return tuple(sorted({*uncovered(self, peers), *claimed}))
+
+    patch.setattr(Serving, "uncovered", changed)
+
+
 @pytest.mark.parametrize(
     ("mutant", "schedule"),
     [
@@ -236,6 +254,14 @@ def boot_ends_in_a_split_vote(patch: Patch) -> None:
         (
             votes_after_the_short_lease,
             late.test_who_leaves_and_comes_back_does_not_vote_before_the_longest_lease_that_it_knew_is_over,
+        ),
+        (
+            nobody_claims,
+            claims.test_who_waits_claims_what_the_lower_name_does_not_cover_and_takes_it_when_that_was_heard,
+        ),
+        (
+            a_claim_is_not_told,
+            claims.test_who_waits_claims_what_the_lower_name_does_not_cover_and_takes_it_when_that_was_heard,
         ),
         (yielded_weighs, scenarios.test_a_paused_node_yields_when_it_wakes),
         (
