@@ -8,9 +8,9 @@ import os
 import sys
 import time
 
-from tests.sim.checkers import Violation
 from tests.sim.mutants import MUTANTS, hunt
 from tests.sim.run import Result, run
+from tests.sim.violation import Violation
 
 EVERY = 1000
 """Schedules between two lines that tell how far a long run has come."""

@@ -12,14 +12,11 @@ from agent.core.messages import Decide, Heartbeat, Install, Join
 from agent.core.ownership import Phase
 from agent.core.settings import UNSTABLE_MAX, PartitionPolicy
 from agent.core.view import Cause, Decision, View
+from tests.sim.violation import Violation
 from tests.sim.world import Host, Observer
 
 CONFLICT_BOUND = 1.0
 """Virtual seconds that a merge's loser may take to let go (its netlink queue is at most some 50 ms long)."""
-
-
-class Violation(AssertionError):
-    """An invariant broke: the message names it."""
 
 
 @dataclass

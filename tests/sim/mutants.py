@@ -16,9 +16,9 @@ from agent.core.peers import Peers
 from agent.core.record import Record
 from agent.core.view import HandedOver
 from agent.core.viewlog import ViewLog
-from tests.sim.checkers import Violation
 from tests.sim.lease_mutants import LEASE_MUTANTS
 from tests.sim.run import run
+from tests.sim.violation import Violation
 
 SEEDS_MAX = 1500
 """Seeds that a mutant may survive."""

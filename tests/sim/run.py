@@ -10,8 +10,9 @@ from agent.core.ids import NodeName, VipName
 from agent.core.ownership import Phase
 from agent.core.placement import plan_round, plan_urgent
 from agent.core.settings import Address, PartitionPolicy, Settings, Timing, Vip
-from tests.sim.checkers import Checkers, Violation
+from tests.sim.checkers import Checkers
 from tests.sim.nemesis import Nemesis
+from tests.sim.violation import Violation
 from tests.sim.world import Host, World
 
 SAFETY = (2.0, 9.0)
