@@ -21,7 +21,7 @@ from agent.core.serving import Serving
 from agent.core.settings import Settings
 from agent.core.waits import Waits
 from tests.core import test_attacks as attacks
-from tests.core import test_claims as claims
+from tests.core import test_claiming as claims
 from tests.core import test_install as installs
 from tests.core import test_late_attacks as late
 from tests.core import test_lease as basics
