@@ -235,7 +235,9 @@ class Nemesis:
             case "interface":
                 vips[number] = replace(vips[number], addresses=(replace(address, interface="eth1"),))
             case _:
-                text = f"10.0.3.{self.rng.randint(1, 200)}"
+                text, used = f"10.0.3.{self.rng.randint(1, 200)}", {one.addresses[0].address for one in vips}
+                while text in used:  # no configuration names an address twice
+                    text = f"10.0.3.{self.rng.randint(1, 200)}"
                 vips[number] = replace(vips[number], addresses=(replace(address, address=text),))
         return tuple(vips)
 

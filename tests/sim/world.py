@@ -223,7 +223,9 @@ class World:
     def feed(self, host: Host, item: Input) -> None:
         if host.node is None:
             return
-        if host.paused or (host.catching_up and isinstance(item, Received | Timer | Reconfigured)):
+        # What comes by one way comes in order: a later word on the interfaces does not overtake an earlier one.
+        behind = host.catching_up and any(type(earlier) is type(item) for earlier in host.backlog)
+        if host.paused or behind or (host.catching_up and isinstance(item, Received | Timer | Reconfigured)):
             lost = isinstance(item, Received) and len(host.backlog) >= SOCKET_BUFFER
             if not isinstance(item, Timer) and not lost:
                 host.backlog.append(item)
