@@ -14,7 +14,7 @@ from agent.core.messages import OTHERS, Decide, Heartbeat, Join, Leave, Lost, Re
 from agent.core.peers import Colour, Peers
 from agent.core.plausible import EPOCH_LEAP
 from agent.core.record import Record
-from agent.core.settings import MEMBERS_MAX, UNSTABLE_MAX, Timing
+from agent.core.settings import MEMBERS_MAX, UNSTABLE_MAX, Address, Timing, Vip
 from agent.core.view import (
     Answered,
     Assigned,
@@ -106,6 +106,20 @@ def test_a_reload_that_changes_an_interface_only_moves_the_vip_there() -> None:
     assert len(holders(world)) == 6
     for host in world.hosts.values():
         assert {host.defined[vip][0].interface for vip in host.up} == {"eth1"}
+
+
+def test_an_addition_under_way_is_taken_back_when_a_reload_defines_it_otherwise() -> None:
+    world, _ = running(["a"])
+    (host,) = world.hosts.values()
+    pool = host.settings.vips
+    for interface in ("eth0", "eth1"):
+        added = Vip(VipName("10.0.1.99"), (Address(interface, "10.0.1.99", 32, "10.0.0.0/16"),))
+        host.settings = replace(host.settings, vips=(*pool, added))
+        world.feed(host, Reconfigured(host.settings))
+        assert host.defined[added.name][0].interface == "eth0", "it is being put up"
+    world.run(world.now + 2.0)
+    assert added.name in host.up
+    assert host.defined[added.name][0].interface == "eth1"
 
 
 def test_what_is_asked_of_a_node_that_leaves_is_answered() -> None:

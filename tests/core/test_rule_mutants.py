@@ -15,6 +15,7 @@ from agent.core.lease import NEVER, STEP, Lease
 from agent.core.membership import Membership
 from agent.core.messages import OTHERS
 from agent.core.node import Node
+from agent.core.ownership import Ownership
 from agent.core.peers import Peer
 from agent.core.placement import merge_tables
 from agent.core.serving import Serving
@@ -207,6 +208,11 @@ def boot_ends_in_a_split_vote(patch: Patch) -> None:
     patch.setattr(Membership, "_still_booting", still_booting)
 
 
+def what_is_put_up_stays(patch: Patch) -> None:
+    """A reload lets stay what is being put up under its old definition."""
+    patch.setattr(Ownership, "redefined", lambda self, vips: None)
+
+
 def nobody_claims(patch: Patch) -> None:
     """R18: of two that wait for each other both acquire."""
     patch.setattr(Claims, "granted", lambda *_: True)
@@ -255,6 +261,7 @@ def a_claim_is_not_told(patch: Patch) -> None:
             votes_after_the_short_lease,
             late.test_who_leaves_and_comes_back_does_not_vote_before_the_longest_lease_that_it_knew_is_over,
         ),
+        (what_is_put_up_stays, attacks.test_an_addition_under_way_is_taken_back_when_a_reload_defines_it_otherwise),
         (
             nobody_claims,
             claims.test_who_waits_claims_what_the_lower_name_does_not_cover_and_takes_it_when_that_was_heard,
