@@ -29,6 +29,7 @@ from tests.core import test_lease as basics
 from tests.core import test_lease_attacks as early
 from tests.core import test_scenarios as scenarios
 from tests.core.test_lease_attacks import exact_kernels
+from tests.sim.mutants import mutated
 
 __all__ = ["exact_kernels"]
 
@@ -285,4 +286,26 @@ def test_a_rule_that_is_switched_off_is_missed(
     mutant(monkeypatch)
     # A failed check of the simulator is an AssertionError, too.
     with pytest.raises(AssertionError):
+        schedule()
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("lapsed_is_declared", lambda: late.test_two_that_wake_do_not_answer_beside_the_third(0.38)),
+        ("lone_answers_at_once", lambda: late.test_two_that_wake_do_not_answer_beside_the_third(0.38)),
+        ("taken_up_while_letting_go", lambda: late.test_two_that_wake_do_not_answer_beside_the_third(0.38)),
+        ("woken_waits_for_nobody", lambda: late.test_two_that_wake_do_not_answer_beside_the_third(0.38)),
+        ("mature_while_asleep", late.test_who_sleeps_at_its_start_has_not_looked_around),
+        (
+            "votes_at_once",
+            lambda: basics.test_a_restarted_voter_does_not_vote_while_a_lease_may_run_that_it_acknowledged(0.1),
+        ),
+        ("who_does_not_miss_is_not_asked", installs.test_who_does_not_give_a_holder_up_has_heard_it_until_then),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_a_mutant_that_chance_finds_late_has_its_schedule(name: str, schedule: Callable[[], None]) -> None:
+    schedule()
+    with mutated(name), pytest.raises(AssertionError):
         schedule()
