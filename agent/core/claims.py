@@ -9,32 +9,30 @@ against it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 
-from agent.core.ids import Member, VipName
-from agent.core.peers import Peer
+from agent.core.ids import VipName
 
 
 class Claims:
     """Per VIP the number of the last heartbeat before the claim, and when it was made."""
 
-    __slots__ = ("_made", "_me")
+    __slots__ = ("_made",)
 
-    def __init__(self, me: Member) -> None:
-        self._me = me
+    def __init__(self) -> None:
         self._made: dict[VipName, tuple[int, float]] = {}
 
-    def granted(self, vip: VipName, now: float, spoken: int, outsiders: Sequence[Peer], patience: float) -> bool:
-        """Whether this node may take it now; if not, the claim is made. None of `outsiders` covers it.
+    def granted(self, vip: VipName, now: float, spoken: int, answered: int | None, patience: float) -> bool:
+        """Whether this node may take it now, which no outsider covers; if not, the claim is made.
 
-        `spoken`: number of this node's newest heartbeat. After `patience` seconds without an answer the outsider does
-        not hear this node: it could not be told of anything else either.
+        `spoken`: number of this node's newest heartbeat; `answered`: of the newest that all outsiders with a lower name
+        have answered, None if there are none. After `patience` seconds without an answer such an outsider does not
+        hear this node: it could not be told of anything else either.
         """
-        lower = [peer for peer in outsiders if peer.member.name < self._me.name]
-        if not lower:
+        if answered is None:
             return True
         number, at = self._made.setdefault(vip, (spoken, now))
-        return now >= at + patience or all(peer.echoed(self._me) > number for peer in lower)
+        return now >= at + patience or answered > number
 
     def keep(self, vips: Set[VipName]) -> None:
         """Only these are still claimed: all others were taken, or are covered, or are not this node's any more."""

@@ -110,14 +110,24 @@ class Peer:
         echoes = self.heartbeat.echoes if self.heartbeat is not None else ()
         return next((number for member, number, _ in echoes if member == me), 0)
 
-    def covers(self, vip: VipName) -> bool:
-        """Whether it, or a fellow member of a view of its own, holds the VIP, by its last word (R10)."""
+    def _declares(self) -> bool:
+        """Whether its last word on what it holds is the Join of a gather that goes on.
+
+        A Join of an earlier gather says nothing: the one of this is still on its way.
+        """
         beat, join = self.heartbeat, self.join
-        # A Join of an earlier gather says nothing: the one of this is still on its way.
         current = join is not None and (beat is None or beat.view is None or join.epoch > beat.view.id.epoch)
-        if self.gathering and join is not None and current:
-            return vip in join.state.held
-        return beat is not None and beat.view is not None and beat.serving and vip not in beat.uncovered
+        return self.gathering and current
+
+    def declared(self) -> tuple[VipName, ...]:
+        """What it holds, if it is changing its view and has declared that (R10)."""
+        return self.join.state.held if self.join is not None and self._declares() else ()
+
+    def left(self) -> tuple[VipName, ...] | None:
+        """All that it and the fellow members of its view do not hold, by its last heartbeat; None: they serve none."""
+        beat = self.heartbeat
+        serving = beat is not None and beat.view is not None and beat.serving
+        return beat.uncovered if beat is not None and serving and not self._declares() else None
 
 
 class Peers:

@@ -22,11 +22,12 @@ from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.install import DRIFT, first_record
 from agent.core.lease import Lease
 from agent.core.messages import Install, Lost, Requests
+from agent.core.outsiders import Outsiders
 from agent.core.ownership import Order, Ownership, Phase
 from agent.core.peers import Peer, Peers
 from agent.core.record import Record, table_of
 from agent.core.reports import Reports
-from agent.core.settings import MEMBERS_MAX, NEIGHBOURS_MAX, Address, PartitionPolicy, Settings
+from agent.core.settings import HARDWARE_MAX, MEMBERS_MAX, NEIGHBOURS_MAX, Address, PartitionPolicy, Settings
 from agent.core.view import (
     Answered,
     Assigned,
@@ -47,9 +48,6 @@ from agent.core.waits import Waits
 
 Outputs = list[Effect | Event]
 
-HARDWARE_MAX = 64
-"""Hardware addresses of one member that are remembered: more interfaces carry nobody's VIPs."""
-
 
 class Serving:
     def __init__(self, settings: Settings, me: Member, draining: bool, lease: Lease) -> None:
@@ -69,7 +67,7 @@ class Serving:
         """VIPs that are ours and may not be acquired yet, with the reason."""
         self._orders: dict[VipName, Order] = {}
         self._waits = Waits()
-        self._claims = Claims(me)
+        self._claims = Claims()
         self._going: dict[VipName, tuple[Address, ...]] = {}  # defined otherwise by a reload while held: as it was
         self._release_causes: dict[VipName, Cause] = {}
         self._moving_since: dict[VipName, float] = {}
@@ -354,6 +352,7 @@ class Serving:
         if (record := self.record) is None:
             return []
         waiting: dict[VipName, str] = {}
+        beside = Outsiders(self.me, outsiders)
         patience = self.settings.timing.failure_timeout + self.longest_lease()
 
         def may_acquire(vip: VipName) -> bool:
@@ -361,9 +360,9 @@ class Serving:
                 waiting[vip] = "lease"
             elif not self.lease.in_force(now):
                 waiting[vip] = "own_lease"
-            elif any(peer.covers(vip) for peer in outsiders):
+            elif beside.cover(vip):
                 waiting[vip] = "covered"
-            elif not self._claims.granted(vip, now, spoken, outsiders, patience):
+            elif not self._claims.granted(vip, now, spoken, beside.answered(), patience):
                 waiting[vip] = "claim"
             return vip not in waiting
 
@@ -408,7 +407,7 @@ class Serving:
         if not self._needs_quorum:
             if lapsed and self.ownership.holdings:
                 # While this node was silent another may have woken that took everything. They merge, if they can.
-                covered = any(peer.covers(vip) for vip in self.ownership.holdings for peer in outsiders)
+                covered = any(map(Outsiders(self.me, outsiders).cover, self.ownership.holdings))
                 if covered and not lease.listened(now, self.settings.timing.patience_max):
                     return []
                 # Or it is not heard yet.

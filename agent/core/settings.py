@@ -16,6 +16,9 @@ VIPS_MAX = 16_384
 NEIGHBOURS_MAX = 4096
 """Entries of one shared neighbour table: what one message may carry."""
 
+HARDWARE_MAX = 64
+"""Hardware addresses of one member that are remembered: more interfaces carry nobody's VIPs."""
+
 REQUESTS_MAX = 64
 """Operator requests of one node that wait for a decision."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.core.claims import Claims
 from agent.core.ids import Member, NodeName, Seq, ViewId, VipName
 from agent.core.inputs import Received
-from agent.core.messages import Heartbeat, Requests
+from agent.core.messages import Heartbeat, Join, Requests
+from agent.core.outsiders import Outsiders
 from agent.core.peers import Peer
-from agent.core.view import View
+from agent.core.view import MemberState, Standing, View
 from tests.core.cluster import running
 from tests.core.test_lease import host
 from tests.sim.world import Host, World
@@ -27,19 +30,48 @@ def beat(
     return Heartbeat(view, 1, False, Seq(0), Seq(0), 0, True, uncovered, "", "", 0.0, (), number, echoes, Requests())
 
 
-def peer(member: Member, answered: int) -> Peer:
-    return Peer(member, 0.0, 0.0, heartbeat=beat(member, 9, answers=(B, answered)))
-
-
 def test_the_lower_name_is_waited_for_until_it_has_answered_or_does_not_hear_us() -> None:
-    claims = Claims(B)
-    assert claims.granted(VIP, 1.0, 5, [peer(C, 0)], 2.0), "the higher name waits for us"
-    assert not claims.granted(VIP, 1.0, 5, [peer(A, 5)], 2.0), "what it answers was sent before"
-    assert not claims.granted(VIP, 1.5, 7, [peer(A, 5), peer(C, 0)], 2.0)
-    assert claims.granted(VIP, 1.6, 7, [peer(A, 6), peer(C, 0)], 2.0)
-    assert claims.granted(VIP, 3.0, 9, [peer(A, 5)], 2.0), "out of patience"
+    claims = Claims()
+    assert claims.granted(VIP, 1.0, 5, None, 2.0), "whoever has a higher name waits for us"
+    assert not claims.granted(VIP, 1.0, 5, 5, 2.0), "what it answers was sent before"
+    assert not claims.granted(VIP, 1.5, 7, 5, 2.0)
+    assert claims.granted(VIP, 1.6, 7, 6, 2.0)
+    assert claims.granted(VIP, 3.0, 9, 5, 2.0), "out of patience"
     claims.keep(set())
-    assert not claims.granted(VIP, 3.0, 9, [peer(A, 6)], 2.0), "a claim that was dropped is made anew"
+    assert not claims.granted(VIP, 3.0, 9, 6, 2.0), "a claim that was dropped is made anew"
+
+
+NAMES = [VipName(f"10.0.1.{number}") for number in range(3)]
+vips = st.lists(st.sampled_from(NAMES), unique=True).map(tuple)
+
+
+def declaring(member: Member, held: tuple[VipName, ...], epoch: int) -> Peer:
+    state = MemberState(held, True, Standing(), "", "", None)
+    join = Join(epoch, member, (member,), (), (), None, Seq(0), (), (), state)
+    return Peer(member, 0.0, 0.0, join=join, join_at=1.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("acd"), st.booleans(), vips), max_size=4))
+def test_outsiders_cover_what_one_of_them_covers(said: list[tuple[str, bool, tuple[VipName, ...]]]) -> None:
+    peers = []
+    for name, gathers, named in said:
+        member = Member(NodeName(name), 1)
+        serving = Peer(member, 0.0, 0.0, heartbeat=beat(member, 9, uncovered=named))
+        peers.append(declaring(member, named, 2) if gathers else serving)
+    beside = Outsiders(B, peers)
+    for vip in NAMES:
+        assert beside.cover(vip) == any((vip in named) == gathers for _, gathers, named in said)
+
+
+def test_all_with_a_lower_name_have_to_answer() -> None:
+    lower = [Member(NodeName(name), 1) for name in "ab"]
+    beats = [beat(one, 9, answers=(C, number)) for one, number in zip(lower, (5, 4), strict=True)]
+    answering = [Peer(one.view.members[0], 0.0, 0.0, heartbeat=one) for one in beats if one.view is not None]
+    higher = Member(NodeName("d"), 1)
+    assert Outsiders(C, [*answering, Peer(higher, 0.0, 0.0, heartbeat=beat(higher, 9))]).answered() == 4
+    assert Outsiders(C, answering[:1]).answered() == 5
+    assert Outsiders(C, [*answering, Peer(Member(NodeName("aa"), 1), 0.0, 0.0)]).answered() == 0
+    assert Outsiders(A, answering[1:]).answered() is None
 
 
 def beside(names: str, waits: str, other: str) -> tuple[World, Host, Member, tuple[VipName, ...]]:

@@ -17,7 +17,7 @@ from agent.core.inputs import (
     LeaveRequested,
     Reconfigured,
 )
-from agent.core.messages import Install
+from agent.core.messages import Heartbeat, Install, Join
 from agent.core.settings import PartitionPolicy, Timing
 from tests.core.cluster import Recorder, settings, vips
 from tests.core.test_lease import LEASE, TIMING, answering, host
@@ -166,3 +166,30 @@ def test_a_wrong_peer_cannot_keep_a_vip_silent_for_an_hour() -> None:
     world.run(30.0)
     assert len(answering(world)) == 6
     assert NodeName("b") not in {name for names in answering(world).values() for name in names}
+
+
+def test_who_is_changing_the_view_acknowledges_nothing() -> None:
+    """a hears b no more and waits from c's Join on; c, which has its Install late, hears and echoes b meanwhile."""
+    world = made("abc", quorum=True)
+    send, cut = world._send, world.network.cut
+
+    def lossy(sender: Host, node: Any, message: Any, to: Any) -> None:
+        """b, which is to go on as it is, hears no Join, and of each one's gather one heartbeat."""
+        link = (str(sender.name), "b")
+        lost = isinstance(message, Join) and link not in cut and sender.name != "b"
+        if lost:
+            cut.add(link)
+        send(sender, node, message, to)
+        if lost:
+            cut.remove(link)
+        elif isinstance(message, Heartbeat) and message.gathering and sender.name != "b":
+            cut.add(link)
+
+    world._send = lossy  # type: ignore[method-assign]
+    world.network.slow["a", "c"] = 0.06
+    cut.add(("b", "a"))
+    world.run(4.5)
+    world._send = send  # type: ignore[method-assign]
+    world.network.heal()
+    world.run(8.0)
+    assert sum(map(len, answering(world).values())) == 6

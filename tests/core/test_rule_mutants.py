@@ -82,13 +82,16 @@ def covered_is_acquired(patch: Patch) -> None:
 def any_join_tells_what_is_held(patch: Patch) -> None:
     """R10: the Join of an earlier gather counts for this one."""
 
-    def covers(self: Peer, vip: Any) -> bool:
-        if self.gathering:
-            return self.join is not None and vip in self.join.state.held
-        beat = self.heartbeat
-        return beat is not None and beat.view is not None and beat.serving and vip not in beat.uncovered
+    def declared(self: Peer) -> tuple[Any, ...]:
+        return self.join.state.held if self.gathering and self.join is not None else ()
 
-    patch.setattr(Peer, "covers", covers)
+    def left(self: Peer) -> tuple[Any, ...] | None:
+        beat = self.heartbeat
+        speaks = beat is not None and beat.view is not None and beat.serving and not self.gathering
+        return beat.uncovered if beat is not None and speaks else None
+
+    patch.setattr(Peer, "declared", declared)
+    patch.setattr(Peer, "left", left)
 
 
 def any_goodbye_frees(patch: Patch) -> None:
@@ -301,6 +304,7 @@ def test_a_rule_that_is_switched_off_is_missed(
             "votes_at_once",
             lambda: basics.test_a_restarted_voter_does_not_vote_while_a_lease_may_run_that_it_acknowledged(0.1),
         ),
+        ("counts_while_gathering", early.test_who_is_changing_the_view_acknowledges_nothing),
         ("who_does_not_miss_is_not_asked", installs.test_who_does_not_give_a_holder_up_has_heard_it_until_then),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
