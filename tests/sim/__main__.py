@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from tests.sim.mutants import MUTANTS, hunt
+from tests.sim.mutants import MUTANTS, SCHEDULED, hunt
 from tests.sim.run import Result, run
 from tests.sim.violation import Violation
 
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seed", type=int, help="replay this one and print its transcript")
-    parser.add_argument("--mutants", action="store_true", help="also demand that every mutant is caught")
+    parser.add_argument("--mutants", action="store_true", help="also demand that mutants are caught")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     if args.seed is not None:
@@ -82,11 +82,12 @@ def replay(seed: int) -> int:
 def hunt_all(jobs: int) -> list[str]:
     missed = []
     with multiprocessing.Pool(jobs) as pool:
-        for name, found in pool.imap_unordered(hunt, list(MUTANTS)):
+        for name, found in pool.imap_unordered(hunt, [name for name in MUTANTS if name not in SCHEDULED]):
             if found is None:
                 missed.append(name)
             verdict = "NOT CAUGHT" if found is None else f"caught at seed {found[0]}: {found[1]}"
             print(f"mutant {name}: {verdict}", flush=True)
+    print(f"left to tests/core/test_rule_mutants.py: {', '.join(sorted(SCHEDULED))}")
     return missed
 
 
