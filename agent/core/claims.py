@@ -4,7 +4,7 @@ They cannot merge yet: a member of one is silent, or one of them has just woken.
 the VIP, say in its heartbeat that it does not, and take the other's word for the same; both would acquire. So the lower
 name acquires at once, and the other one *claims* first: its heartbeats count the VIP as covered, and it acquires when
 the lower one has answered such a heartbeat and still does not cover it. Whoever is told of a claim takes nothing
-against it.
+against it. Under `partition: quorum` nothing is claimed: of two views one at most may serve.
 """
 
 from __future__ import annotations

@@ -362,7 +362,7 @@ class Serving:
                 waiting[vip] = "own_lease"
             elif beside.cover(vip):
                 waiting[vip] = "covered"
-            elif not self._claims.granted(vip, now, spoken, beside.answered(), patience):
+            elif not (self._needs_quorum or self._claims.granted(vip, now, spoken, beside.answered(), patience)):
                 waiting[vip] = "claim"
             return vip not in waiting
 

@@ -12,9 +12,10 @@ from agent.core.inputs import Received
 from agent.core.messages import Heartbeat, Join, Requests
 from agent.core.outsiders import Outsiders
 from agent.core.peers import Peer
+from agent.core.settings import PartitionPolicy
 from agent.core.view import MemberState, Standing, View
 from tests.core.cluster import running
-from tests.core.test_lease import host
+from tests.core.test_lease import LEASE, TIMING, answering, host, leased
 from tests.sim.world import Host, World
 
 A, B, C = (Member(NodeName(name), 1) for name in "abc")
@@ -128,3 +129,15 @@ def test_the_lower_name_acquires_at_once(heard: bool) -> None:
     assert a.node is not None
     world.feed(a, Received(b, beat(b, 2000, uncovered=wanted, answers=(a.node.me, a.node._beats.number * heard))))
     assert set(wanted) <= a.node.serving.ownership.holdings.keys()
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_majority_asks_nobody_who_does_not_hear_it(name: str) -> None:
+    """A firewall that lets nothing in: the others hear that node, and its name may be lower than theirs."""
+    world, _ = leased(["a", "b", "c"], partition=PartitionPolicy.QUORUM)
+    world.network.cut.update((str(other), name) for other in world.hosts if other != name)
+    answered = dict.fromkeys(answering(world), world.now)
+    while world.now < 8.0:
+        world.run(world.now + 0.005)
+        answered.update(dict.fromkeys(answering(world), world.now))
+        assert world.now - min(answered.values()) < TIMING.failure_timeout + LEASE
