@@ -193,3 +193,20 @@ def test_who_is_changing_the_view_acknowledges_nothing() -> None:
     world.network.heal()
     world.run(8.0)
     assert sum(map(len, answering(world).values())) == 6
+
+
+def test_the_word_of_one_fellow_is_no_quorum() -> None:
+    """c, d and e hear a and b no more, which hear them until they gather, and each other all the time."""
+    world = made("abcde", quorum=True)
+    send, few, many = world._send, {"a", "b"}, {"c", "d", "e"}
+
+    def cut_by_gathering(sender: Host, node: Any, message: Any, to: Any) -> None:
+        if isinstance(message, Join):
+            world.network.split(few, few | many)
+        send(sender, node, message, to)
+
+    world._send = cut_by_gathering  # type: ignore[method-assign]
+    world.network.cut |= {(one, other) for one in few for other in many}
+    world.run(8.0)
+    assert {name for names in answering(world).values() for name in names} == many
+    assert len(answering(world)) == 6

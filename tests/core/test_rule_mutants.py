@@ -294,6 +294,7 @@ def a_voter_restarts() -> None:
 
 
 SCHEDULES: dict[str, Callable[[], None]] = {
+    "any_word_will_do": early.test_the_word_of_one_fellow_is_no_quorum,
     "counts_while_gathering": early.test_who_is_changing_the_view_acknowledges_nothing,
     "keeps_redefined": attacks.test_an_addition_under_way_is_taken_back_when_a_reload_defines_it_otherwise,
     "lapsed_is_declared": two_wake,
