@@ -91,9 +91,10 @@ def test_sigterm_hands_everything_over_before_the_process_ends(quiet: Lab) -> No
         until(lambda: all(quiet.holders()[address] in (["www1"], ["www2"]) for address in hit))
         taken = [c.at for c in quiet.changes() if c.at > since and c.address in hit and c.present]
         assert max(taken) < ended, "handed over before the process ended"
-        seen = [one for one in probing.outages(since, ended + 0.5) if one.address in hit]
+        recording = probing.recording(since, ended + 0.5)
+        seen = [one for one in probing.outages(since, ended + 0.5, recording) if one.address in hit]
         assert all(one.served and one.turns == 1 for one in seen)
-        assert max(one.seconds for one in seen) < SCHEDULING
+        assert max(one.seconds for one in seen) < SCHEDULING + recording.worst_stall(since, ended + 0.5)
         formation.wait_formed(quiet, ["www1", "www2"])
 
 
@@ -181,9 +182,12 @@ def test_ipv6_moves_and_is_announced(cluster: Callable[..., Lab]) -> None:
         since = now()
         lab.kill("www1", signal.SIGTERM)
         assert lab.wait_ended("www1", 30)
-        (seen,) = [one for one in probing.outages(since, now() + 0.5) if one.address == six]
-        assert (seen.before, seen.after, seen.served) == ("www1", "www2", True)
-        assert seen.seconds < SCHEDULING
+        end = now() + 0.5
+        recording = probing.recording(since, end)
+        (seen,) = [one for one in probing.outages(since, end, recording) if one.address == six]
+        # Whose answers the longest gap is between says nothing: the move takes less than a stall of this machine.
+        assert ([node for node, _ in seen.runs], seen.served) == (["www1", "www2"], True)
+        assert seen.seconds < SCHEDULING + recording.worst_stall(since, end)
         assert ("www2", "na") in {(frame.node, frame.kind) for frame in capture.frames() if frame.address == six}
 
 
