@@ -123,7 +123,7 @@ class Peer:
         """What it holds, if it is changing its view and has declared that (R10)."""
         return self.join.state.held if self.join is not None and self._declares() else ()
 
-    def left(self) -> tuple[VipName, ...] | None:
+    def uncovered(self) -> tuple[VipName, ...] | None:
         """All that it and the fellow members of its view do not hold, by its last heartbeat; None: they serve none."""
         beat = self.heartbeat
         serving = beat is not None and beat.view is not None and beat.serving

@@ -84,13 +84,13 @@ def any_join_tells_what_is_held(patch: Patch) -> None:
     def declared(self: Peer) -> tuple[Any, ...]:
         return self.join.state.held if self.gathering and self.join is not None else ()
 
-    def left(self: Peer) -> tuple[Any, ...] | None:
+    def uncovered(self: Peer) -> tuple[Any, ...] | None:
         beat = self.heartbeat
         speaks = beat is not None and beat.view is not None and beat.serving and not self.gathering
         return beat.uncovered if beat is not None and speaks else None
 
     patch.setattr(Peer, "declared", declared)
-    patch.setattr(Peer, "left", left)
+    patch.setattr(Peer, "uncovered", uncovered)
 
 
 def any_goodbye_frees(patch: Patch) -> None:
